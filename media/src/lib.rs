@@ -7,8 +7,10 @@
 //!
 //! Pure: no socket, clock, task or disk. Callers pass the time in; `clippy.toml` holds the rule.
 
+pub mod codec;
 pub mod error;
 pub mod frame;
+pub mod manifest;
 pub mod track;
 
 pub use error::Error;

@@ -6,9 +6,7 @@ use serde::{Deserialize, Serialize};
 use crate::codec::Codec;
 
 /// Which track of the room a frame belongs to. A room has at most one video and one audio track.
-#[derive(
-    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
-)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum TrackId {
     /// The video track; its timescale is always [`VIDEO_TIMESCALE`].
     Video,
