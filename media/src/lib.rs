@@ -9,6 +9,8 @@
 
 pub mod codec;
 pub mod error;
+pub mod feed;
+pub mod fmp4;
 pub mod frame;
 pub mod manifest;
 pub mod track;

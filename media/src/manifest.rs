@@ -14,7 +14,10 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 pub use codec::{MANIFEST_VERSION, MAX_ENTRY_BYTES, decode, encode};
-pub use state::{ApplyError, Manifest, PartMeta, SegmentMeta, Status};
+pub use state::{
+    ApplyError, MAX_CONFIGS, MAX_PARTS_PER_SEGMENT, MAX_SEGMENTS, Manifest, PartMeta, SegmentMeta,
+    Status,
+};
 
 use crate::track::{Track, TrackId};
 
