@@ -5,6 +5,10 @@
 
 pub mod aac;
 pub mod avc;
+mod bits;
+
+use crate::error::Error;
+use crate::track::Track;
 
 /// Every codec the house knows by name. Only some are carried today; see [`Codec::is_carried`].
 ///
@@ -56,5 +60,18 @@ impl Codec {
             Self::Mp3 => "mp3",
             Self::Flac => "flac",
         }
+    }
+}
+
+/// The RFC 6381 name of a track for `CODECS` and for Media Source Extensions, made from the track's
+/// own configuration record and never from what metadata claims.
+///
+/// # Errors
+/// When the record cannot be read, or the codec is not carried.
+pub fn rfc6381(track: &Track) -> Result<String, Error> {
+    match track.codec {
+        Codec::Avc => avc::rfc6381(&track.config),
+        Codec::Aac => aac::rfc6381(&track.config),
+        other => Err(Error::Unsupported { what: "codec string", name: other.name().into() }),
     }
 }
