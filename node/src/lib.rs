@@ -1,1 +1,6 @@
-//! Placeholder.
+//! The one binary `tidewater`: configuration, assembly, shutdown, telemetry, the admin listener.
+//!
+//! In: a command line, a configuration, signals. Out: running roles (control, origin, edge) of the
+//! crates below, and the admin API that shows them. No protocol and no media logic lives here.
+
+pub mod config;

@@ -1,0 +1,196 @@
+//! Every configuration key there is: its name, what it takes, its default, whether a reload takes it.
+//!
+//! The one table that reading, checking, reloading and suggesting share. A key that is not here does
+//! not exist. Defaults are written as `--set` would write them and go through the same reader.
+
+use super::value::Kind;
+
+/// One configuration key.
+#[derive(Debug)]
+pub struct Key {
+    /// `section.key`.
+    pub name: &'static str,
+    /// What it takes.
+    pub kind: Kind,
+    /// Its default, as `--set` would write it.
+    pub default: &'static str,
+    /// Whether SIGHUP takes a new value over; otherwise it needs a restart.
+    pub reload: bool,
+    /// What it does, one line.
+    pub about: &'static str,
+}
+
+/// The place of a key in [`KEYS`].
+#[must_use]
+pub fn position(name: &str) -> Option<usize> {
+    KEYS.iter().position(|key| key.name == name)
+}
+
+/// All keys, by section.
+pub const KEYS: &[Key] = &[
+    key(
+        "node.id",
+        Kind::Text,
+        "",
+        "name of this node: a DNS label, the same as in its certificate",
+    ),
+    key("node.region", Kind::Text, "default", "where it stands; rooms gather inside a region"),
+    key("node.data", Kind::Path, "data", "folder for what must survive a restart"),
+    key("node.roles", Kind::List, "control, origin, edge", "what it does: control, origin, edge"),
+    reloadable(
+        "node.shutdown_grace",
+        ms(0, HOUR_MS),
+        "10s",
+        "how long a stop waits for what is in flight",
+    ),
+    key("cluster.listen", Kind::Listen, "0.0.0.0:7400", "UDP address of the cluster's QUIC"),
+    key(
+        "cluster.advertise",
+        Kind::HostPort,
+        "",
+        "host:port other nodes reach it at; default: its own entry in cluster.control, else the address it reaches them from",
+    ),
+    key(
+        "cluster.control",
+        Kind::List,
+        "",
+        "the control nodes, id@host:port each, the same list on all nodes; default: this node alone",
+    ),
+    key("cluster.ca", Kind::Path, "", "the cluster's CA certificate"),
+    key("cluster.cert", Kind::Path, "", "this node's certificate"),
+    key("cluster.key", Kind::Path, "", "this node's private key"),
+    key("rtmp.listen", Kind::ListenOrOff, "0.0.0.0:1935", "where publishers push"),
+    key(
+        "rtmp.max_connections",
+        Kind::Integer { min: 1, max: 1_000_000 },
+        "2000",
+        "RTMP connections at once",
+    ),
+    key(
+        "rtmp.max_connections_per_address",
+        Kind::Integer { min: 1, max: 1_000_000 },
+        "64",
+        "RTMP connections at once from one address",
+    ),
+    key("http.listen", Kind::ListenOrOff, "0.0.0.0:8080", "where viewers connect"),
+    key("http.tls.cert", Kind::Path, "", "certificate chain; with it, http.listen speaks TLS"),
+    key("http.tls.key", Kind::Path, "", "private key of http.tls.cert"),
+    key(
+        "http.max_connections",
+        Kind::Integer { min: 1, max: 10_000_000 },
+        "100000",
+        "viewer connections at once",
+    ),
+    key(
+        "http.cache",
+        Kind::Bytes { min: 16 << 20 },
+        "1GiB",
+        "most memory for the media of all rooms on an edge",
+    ),
+    key("admin.listen", Kind::Listen, "127.0.0.1:8081", "metrics, health, API and console"),
+    reloadable(
+        "admin.require_token",
+        Kind::Flag,
+        "false",
+        "ask loopback callers for the token too",
+    ),
+    reloadable(
+        "admin.token",
+        Kind::Secret,
+        "",
+        "bearer token of the admin API; better in the environment, TIDEWATER_ADMIN__TOKEN",
+    ),
+    key(
+        "api.listen",
+        Kind::ListenOrOff,
+        "off",
+        "the API alone, for back-ends; always asks for the token",
+    ),
+    key("api.tls.cert", Kind::Path, "", "certificate chain of api.listen; needed off loopback"),
+    key("api.tls.key", Kind::Path, "", "private key of api.tls.cert"),
+    key("hls.part", ms(50, 2_000), "200ms", "length of a part"),
+    key("hls.segment", ms(500, 10_000), "1s", "a segment ends at the first key frame after this"),
+    key("hls.target_duration", ms(1_000, 60_000), "2s", "least EXT-X-TARGETDURATION"),
+    key("hls.max_target_duration", ms(1_000, 60_000), "10s", "most EXT-X-TARGETDURATION"),
+    key("hls.window", Kind::Integer { min: 3, max: 100 }, "8", "least segments in the playlist"),
+    key("room.publish_grace", ms(0, HOUR_MS), "10s", "how long a room waits for its publisher"),
+    key("room.open_gifts", Kind::Flag, "false", "gifts without a shop order"),
+    key(
+        "auth.publish",
+        Kind::OneOf(&["key", "open"]),
+        "key",
+        "who may push: holders of a key, or all",
+    ),
+    key("auth.allow_guests", Kind::Flag, "false", "watch, talk and open rooms without a token"),
+    key("events.store", Kind::Text, "sqlite", "sqlite, sqlite:FILE or postgres://…"),
+    key(
+        "events.node",
+        Kind::Text,
+        "",
+        "node that keeps the SQLite store; default: the first voter",
+    ),
+    reloadable("log.filter", Kind::Text, "info", "what is logged, as in info,origin=debug"),
+    key(
+        "log.format",
+        Kind::OneOf(&["auto", "human", "json"]),
+        "auto",
+        "auto: human on a terminal, else json",
+    ),
+];
+
+/// What `tidewater dev` assumes instead: everything on loopback, everything open.
+pub const DEV_DEFAULTS: &[(&str, &str)] = &[
+    ("cluster.listen", "127.0.0.1:7400"),
+    ("rtmp.listen", "127.0.0.1:1935"),
+    ("http.listen", "127.0.0.1:8080"),
+    ("auth.publish", "open"),
+    ("auth.allow_guests", "true"),
+    ("room.open_gifts", "true"),
+];
+
+/// Keys that mean nothing to `tidewater dev`, which names its nodes and makes their certificates.
+pub const NOT_IN_DEV: &[&str] = &[
+    "node.id",
+    "node.roles",
+    "cluster.advertise",
+    "cluster.control",
+    "cluster.ca",
+    "cluster.cert",
+    "cluster.key",
+];
+
+const HOUR_MS: u64 = 3_600_000;
+
+const fn key(name: &'static str, kind: Kind, default: &'static str, about: &'static str) -> Key {
+    Key { name, kind, default, reload: false, about }
+}
+
+const fn reloadable(
+    name: &'static str,
+    kind: Kind,
+    default: &'static str,
+    about: &'static str,
+) -> Key {
+    Key { name, kind, default, reload: true, about }
+}
+
+const fn ms(min_ms: u64, max_ms: u64) -> Kind {
+    Kind::Duration { min_ms, max_ms }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_sections_and_keys_once_each() {
+        for (at, key) in KEYS.iter().enumerate() {
+            assert!(key.name.contains('.'), "{}", key.name);
+            assert_eq!(position(key.name), Some(at), "{} stands twice", key.name);
+            assert!(!key.about.is_empty() && !key.about.ends_with('.'), "{}", key.name);
+        }
+        for name in DEV_DEFAULTS.iter().map(|(name, _)| name).chain(NOT_IN_DEV) {
+            assert!(position(name).is_some(), "{name}");
+        }
+    }
+}

@@ -1,0 +1,296 @@
+//! From single values to sections, and what the values must be together.
+//!
+//! In: [`Settings`], each value already right by itself. Out: the sections of
+//! [`super::Config`], and the [`Problem`]s of values that do not fit each other.
+
+use std::{
+    collections::BTreeSet,
+    fmt,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use wire::{NodeId, Region};
+
+use super::{
+    Config, VOTER_COUNTS,
+    layers::{Place, Problem, Problems, Settings},
+    sections::{
+        Admin, Api, Auth, Cluster, ControlNode, EventStore, Events, Hls, Http, Log, LogFormat,
+        Node, Role, Room, Rtmp, Secret, Tls,
+    },
+    value::{Value, host_port},
+};
+
+/// Fills the sections and checks them together.
+///
+/// # Errors
+/// Every value that has no meaning or does not fit another.
+pub(super) fn compose(settings: Settings) -> Result<Config, Problems> {
+    let mut read = Reader { settings: &settings, problems: Vec::new() };
+    let config = Config {
+        node: read.node(),
+        cluster: read.cluster(),
+        rtmp: Rtmp {
+            listen: read.listen("rtmp.listen"),
+            max_connections: read.integer("rtmp.max_connections") as usize,
+            max_connections_per_address: read.integer("rtmp.max_connections_per_address") as usize,
+        },
+        http: Http {
+            listen: read.listen("http.listen"),
+            tls: read.tls("http.tls.cert", "http.tls.key"),
+            max_connections: read.integer("http.max_connections") as usize,
+            cache_bytes: read.integer("http.cache"),
+        },
+        admin: Admin {
+            listen: read.listen("admin.listen").expect("the key does not take off"),
+            require_token: read.flag("admin.require_token"),
+            token: read.optional("admin.token").map(Secret::new),
+        },
+        api: Api {
+            listen: read.listen("api.listen"),
+            tls: read.tls("api.tls.cert", "api.tls.key"),
+        },
+        hls: Hls {
+            part: read.duration("hls.part"),
+            segment: read.duration("hls.segment"),
+            target_duration: read.duration("hls.target_duration"),
+            max_target_duration: read.duration("hls.max_target_duration"),
+            window: read.integer("hls.window") as u32,
+        },
+        room: Room {
+            publish_grace: read.duration("room.publish_grace"),
+            open_gifts: read.flag("room.open_gifts"),
+        },
+        auth: Auth {
+            publish_open: read.text("auth.publish") == "open",
+            allow_guests: read.flag("auth.allow_guests"),
+        },
+        events: read.events(),
+        log: read.log(),
+        settings: settings.clone(),
+    };
+    read.agree(&config);
+    if read.problems.is_empty() { Ok(config) } else { Err(Problems(read.problems)) }
+}
+
+/// Takes typed values out of the settings and collects what is wrong with their meaning.
+struct Reader<'a> {
+    settings: &'a Settings,
+    problems: Vec<Problem>,
+}
+
+impl Reader<'_> {
+    fn node(&mut self) -> Node {
+        let id = self.optional("node.id").and_then(|id| self.parsed("node.id", NodeId::new(&id)));
+        let region = Region::new(&self.text("node.region"));
+        let mut roles = BTreeSet::new();
+        for role in self.list("node.roles") {
+            roles.extend(self.parsed("node.roles", role.parse::<Role>()));
+        }
+        if roles.is_empty() && self.problems.is_empty() {
+            self.problem(
+                "node.roles",
+                "is empty; give at least one of control, origin, edge".into(),
+            );
+        }
+        Node {
+            id,
+            region: self.parsed("node.region", region).unwrap_or_default(),
+            data: self.path("node.data").unwrap_or_else(|| PathBuf::from("data")),
+            roles,
+            shutdown_grace: self.duration("node.shutdown_grace"),
+        }
+    }
+
+    fn cluster(&mut self) -> Cluster {
+        let mut control = Vec::new();
+        for entry in self.list("cluster.control") {
+            control.extend(self.parsed("cluster.control", control_node(&entry)));
+        }
+        Cluster {
+            listen: self.listen("cluster.listen").expect("the key does not take off"),
+            advertise: self.optional("cluster.advertise"),
+            control,
+            ca: self.path("cluster.ca"),
+            cert: self.path("cluster.cert"),
+            key: self.path("cluster.key"),
+        }
+    }
+
+    fn events(&mut self) -> Events {
+        let node = self.optional("events.node");
+        let node = node.and_then(|id| self.parsed("events.node", NodeId::new(&id)));
+        let data = self.path("node.data").unwrap_or_default();
+        let store = match self.text("events.store") {
+            text if text == "sqlite" => EventStore::Sqlite(data.join("events.db")),
+            text if text.starts_with("postgres://") || text.starts_with("postgresql://") => {
+                EventStore::Postgres(Secret::new(text))
+            }
+            text => match text.strip_prefix("sqlite:").filter(|path| !path.is_empty()) {
+                Some(path) => EventStore::Sqlite(self.base("events.store").join(path)),
+                None => {
+                    let form = "must be sqlite, sqlite:FILE or postgres://user@host/database";
+                    self.problem("events.store", form.into());
+                    EventStore::Sqlite(data)
+                }
+            },
+        };
+        Events { store, node }
+    }
+
+    fn log(&mut self) -> Log {
+        let filter = self.text("log.filter");
+        let parsed = tracing_subscriber::EnvFilter::try_new(&filter);
+        self.parsed("log.filter", parsed.map_err(|e| format!("is {filter:?}: {e}")));
+        let format = match self.text("log.format").as_str() {
+            "human" => LogFormat::Human,
+            "json" => LogFormat::Json,
+            _ => LogFormat::Auto,
+        };
+        Log { filter, format }
+    }
+
+    /// What single keys cannot know: how they fit together.
+    fn agree(&mut self, config: &Config) {
+        let Config { hls, cluster, api, .. } = config;
+        if hls.part > hls.segment {
+            self.problem("hls.part", "must not be longer than hls.segment".into());
+        }
+        if hls.segment > hls.max_target_duration {
+            self.problem("hls.segment", "must not be longer than hls.max_target_duration".into());
+        }
+        if hls.target_duration > hls.max_target_duration {
+            let what = "must not be longer than hls.max_target_duration";
+            self.problem("hls.target_duration", what.into());
+        }
+        let voters = cluster.control.len();
+        if voters > 0 && !VOTER_COUNTS.contains(&voters) {
+            let what = format!("lists {voters} nodes; a cluster starts with 1, 3 or 5");
+            self.problem("cluster.control", what);
+        }
+        let ids: BTreeSet<_> = cluster.control.iter().map(|node| &node.id).collect();
+        if ids.len() < voters {
+            self.problem("cluster.control", "lists a node twice".into());
+        }
+        if let (Some(id), true) = (&config.node.id, voters > 0) {
+            let listed = ids.contains(id);
+            if config.has(Role::Control) && !listed {
+                let what = format!("does not list {id}, which has the role control");
+                self.problem("cluster.control", what);
+            }
+            if listed && !config.has(Role::Control) {
+                let what = format!("lacks control, but cluster.control lists {id}");
+                self.problem("node.roles", what);
+            }
+        }
+        if let Some(listen) = api.listen {
+            if config.admin.token.is_none() {
+                let what = "needs a token: set TIDEWATER_ADMIN__TOKEN in the environment";
+                self.problem("api.listen", what.into());
+            }
+            if !listen.ip().is_loopback() && api.tls.is_none() {
+                let what = "is not on loopback and needs api.tls.cert and api.tls.key";
+                self.problem("api.listen", what.into());
+            }
+        }
+        if !config.admin.listen.ip().is_loopback() && config.admin.token.is_none() {
+            let what = "is not on loopback and needs a token: set TIDEWATER_ADMIN__TOKEN in the environment";
+            self.problem("admin.listen", what.into());
+        }
+        if config.admin.require_token && config.admin.token.is_none() {
+            let what = "needs a token: set TIDEWATER_ADMIN__TOKEN in the environment";
+            self.problem("admin.require_token", what.into());
+        }
+    }
+
+    fn tls(&mut self, cert: &'static str, key: &'static str) -> Option<Tls> {
+        match (self.path(cert), self.path(key)) {
+            (Some(cert), Some(key)) => Some(Tls { cert, key }),
+            (None, None) => None,
+            (Some(_), None) => {
+                self.problem(cert, format!("needs {key} beside it"));
+                None
+            }
+            (None, Some(_)) => {
+                self.problem(key, format!("needs {cert} beside it"));
+                None
+            }
+        }
+    }
+
+    fn text(&self, key: &str) -> String {
+        match self.settings.get(key).0 {
+            Value::Text(text) => text.clone(),
+            other => unreachable!("{key} is text in the table, not {other:?}"),
+        }
+    }
+
+    fn optional(&self, key: &str) -> Option<String> {
+        Some(self.text(key)).filter(|text| !text.is_empty())
+    }
+
+    fn flag(&self, key: &str) -> bool {
+        matches!(self.settings.get(key).0, Value::Flag(true))
+    }
+
+    fn integer(&self, key: &str) -> u64 {
+        match self.settings.get(key).0 {
+            Value::Integer(number) => *number,
+            other => unreachable!("{key} is a number in the table, not {other:?}"),
+        }
+    }
+
+    fn duration(&self, key: &str) -> Duration {
+        match self.settings.get(key).0 {
+            Value::Duration(duration) => *duration,
+            other => unreachable!("{key} is a duration in the table, not {other:?}"),
+        }
+    }
+
+    fn listen(&self, key: &str) -> Option<SocketAddr> {
+        match self.settings.get(key).0 {
+            Value::Listen(address) => *address,
+            other => unreachable!("{key} is an address in the table, not {other:?}"),
+        }
+    }
+
+    fn path(&self, key: &str) -> Option<PathBuf> {
+        match self.settings.get(key).0 {
+            Value::Path(path) => path.clone(),
+            other => unreachable!("{key} is a path in the table, not {other:?}"),
+        }
+    }
+
+    fn list(&self, key: &str) -> Vec<String> {
+        match self.settings.get(key).0 {
+            Value::List(items) => items.clone(),
+            other => unreachable!("{key} is a list in the table, not {other:?}"),
+        }
+    }
+
+    fn base(&self, key: &str) -> PathBuf {
+        match self.settings.get(key).1 {
+            Place::File { path, .. } => path.parent().map(Path::to_owned).unwrap_or_default(),
+            _ => std::env::current_dir().unwrap_or_default(),
+        }
+    }
+
+    fn parsed<T>(&mut self, key: &str, result: Result<T, impl fmt::Display>) -> Option<T> {
+        result.map_err(|why| self.problem(key, why.to_string())).ok()
+    }
+
+    fn problem(&mut self, key: &str, what: String) {
+        let place = self.settings.get(key).1.clone();
+        self.problems.push(Problem { place, what: format!("{key} {what}") });
+    }
+}
+
+fn control_node(entry: &str) -> Result<ControlNode, String> {
+    let form = "write id@host:port, as in o1@10.0.0.1:7400";
+    let (id, address) = entry.split_once('@').ok_or(format!("has {entry:?}; {form}"))?;
+    let id = NodeId::new(id).map_err(|e| format!("has {entry:?}: {e}"))?;
+    host_port(address).map_err(|_| format!("has {entry:?}; {form}"))?;
+    Ok(ControlNode { id, address: address.to_owned() })
+}

@@ -1,0 +1,233 @@
+//! The sections of the configuration as the rest of the node reads them.
+//!
+//! Filled by [`super::reader`]; plain data, no checks.
+
+use std::{
+    collections::BTreeSet, fmt, net::SocketAddr, path::PathBuf, str::FromStr, time::Duration,
+};
+
+use wire::{NodeId, Region};
+
+/// What a node does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Role {
+    /// Takes part in Raft and answers placement questions.
+    Control,
+    /// Takes pushes and is the home of rooms.
+    Origin,
+    /// Serves viewers.
+    Edge,
+}
+
+/// `[node]`: who this node is.
+#[derive(Debug, Clone)]
+pub struct Node {
+    /// Unset under `dev`, and for commands that only talk to a node.
+    pub id: Option<NodeId>,
+    /// Where it stands.
+    pub region: Region,
+    /// Folder for what must survive a restart.
+    pub data: PathBuf,
+    /// What it does; never empty.
+    pub roles: BTreeSet<Role>,
+    /// How long a stop waits for what is in flight.
+    pub shutdown_grace: Duration,
+}
+
+/// `[cluster]`: how nodes find and trust each other.
+#[derive(Debug, Clone)]
+pub struct Cluster {
+    /// UDP address of the QUIC endpoint.
+    pub listen: SocketAddr,
+    /// `host:port` others reach it at, when set.
+    pub advertise: Option<String>,
+    /// The control nodes.
+    pub control: Vec<ControlNode>,
+    /// The cluster's CA certificate.
+    pub ca: Option<PathBuf>,
+    /// This node's certificate.
+    pub cert: Option<PathBuf>,
+    /// This node's private key.
+    pub key: Option<PathBuf>,
+}
+
+/// One entry of `cluster.control`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ControlNode {
+    /// The node.
+    pub id: NodeId,
+    /// `host:port` of its QUIC endpoint.
+    pub address: String,
+}
+
+/// `[rtmp]`: where publishers push.
+#[derive(Debug, Clone)]
+pub struct Rtmp {
+    /// `None` is off.
+    pub listen: Option<SocketAddr>,
+    /// Connections at once.
+    pub max_connections: usize,
+    /// Connections at once from one address.
+    pub max_connections_per_address: usize,
+}
+
+/// `[http]`: where viewers connect.
+#[derive(Debug, Clone)]
+pub struct Http {
+    /// `None` is off.
+    pub listen: Option<SocketAddr>,
+    /// Certificate and key; both or none.
+    pub tls: Option<Tls>,
+    /// Viewer connections at once.
+    pub max_connections: usize,
+    /// Most memory for media, in bytes.
+    pub cache_bytes: u64,
+}
+
+/// A certificate chain and its key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tls {
+    /// PEM file of the chain.
+    pub cert: PathBuf,
+    /// PEM file of the private key.
+    pub key: PathBuf,
+}
+
+/// `[admin]`: the private listener.
+#[derive(Debug, Clone)]
+pub struct Admin {
+    /// Where it listens.
+    pub listen: SocketAddr,
+    /// Whether loopback callers need the token too.
+    pub require_token: bool,
+    /// The bearer token, when set.
+    pub token: Option<Secret>,
+}
+
+/// `[api]`: the API alone, for application back-ends.
+#[derive(Debug, Clone)]
+pub struct Api {
+    /// `None` is off.
+    pub listen: Option<SocketAddr>,
+    /// Certificate and key; needed off loopback.
+    pub tls: Option<Tls>,
+}
+
+/// `[hls]`: how streams are cut.
+#[derive(Debug, Clone)]
+pub struct Hls {
+    /// Length of a part.
+    pub part: Duration,
+    /// A segment ends at the first key frame after this.
+    pub segment: Duration,
+    /// Least EXT-X-TARGETDURATION.
+    pub target_duration: Duration,
+    /// Most EXT-X-TARGETDURATION.
+    pub max_target_duration: Duration,
+    /// Least segments in the playlist.
+    pub window: u32,
+}
+
+/// `[room]`: how rooms behave.
+#[derive(Debug, Clone)]
+pub struct Room {
+    /// How long a room waits for its publisher.
+    pub publish_grace: Duration,
+    /// Whether gifts are taken without a shop order.
+    pub open_gifts: bool,
+}
+
+/// `[auth]`: who may do what.
+#[derive(Debug, Clone)]
+pub struct Auth {
+    /// Whether anyone may push, without a key.
+    pub publish_open: bool,
+    /// Whether guests may watch, talk and open rooms.
+    pub allow_guests: bool,
+}
+
+/// `[events]`: where events are kept. Checked today, used once rooms keep events.
+#[derive(Debug, Clone)]
+pub struct Events {
+    /// The store.
+    pub store: EventStore,
+    /// The node that keeps the SQLite store, when named.
+    pub node: Option<NodeId>,
+}
+
+/// Where events are kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum EventStore {
+    /// A SQLite file.
+    Sqlite(PathBuf),
+    /// A PostgreSQL server.
+    Postgres(Secret),
+}
+
+/// `[log]`: what is logged and how.
+#[derive(Debug, Clone)]
+pub struct Log {
+    /// A `tracing` filter.
+    pub filter: String,
+    /// How lines look.
+    pub format: LogFormat,
+}
+
+/// How log lines look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    /// Human on a terminal, else JSON.
+    Auto,
+    /// For people.
+    Human,
+    /// One JSON object per line.
+    Json,
+}
+
+/// Text that shows as `(hidden)` wherever it is printed.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Role {
+    /// All roles.
+    pub const ALL: [Self; 3] = [Self::Control, Self::Origin, Self::Edge];
+
+    /// The role's name in configuration, logs and metrics.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Control => "control",
+            Self::Origin => "origin",
+            Self::Edge => "edge",
+        }
+    }
+}
+
+impl FromStr for Role {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let known = Self::ALL.into_iter().find(|role| role.name() == text);
+        known.ok_or(format!("has {text:?}; roles are control, origin and edge"))
+    }
+}
+
+impl Secret {
+    /// Wraps a secret.
+    #[must_use]
+    pub fn new(text: String) -> Self {
+        Self(text)
+    }
+
+    /// The secret itself, for comparing and sending; never for printing.
+    #[must_use]
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("(hidden)")
+    }
+}
