@@ -1,0 +1,1 @@
+//! Init segments and parts, held against another parser and against real decoders.
