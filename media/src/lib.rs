@@ -7,9 +7,13 @@
 //!
 //! Pure: no socket, clock, task or disk. Callers pass the time in; `clippy.toml` holds the rule.
 
+pub mod amf0;
+#[cfg(test)]
+mod clip;
 pub mod codec;
 pub mod error;
 pub mod feed;
+pub mod flv;
 pub mod fmp4;
 pub mod frame;
 pub mod manifest;
