@@ -4,3 +4,7 @@
 //! crates below, and the admin API that shows them. No protocol and no media logic lives here.
 
 pub mod config;
+pub mod demo;
+pub mod shutdown;
+pub mod telemetry;
+pub mod version;
