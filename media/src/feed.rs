@@ -91,6 +91,8 @@ pub enum Lookup<T> {
 /// Frames of one segment, for replication.
 #[derive(Debug, Clone, Default)]
 pub struct SegmentFrames {
+    /// The epoch in the segment's name.
+    pub epoch: Epoch,
     /// The frames from the asked index on.
     pub frames: Vec<Frame>,
     /// The number of frames of the whole segment once it is closed.
@@ -331,6 +333,13 @@ impl Feed {
     #[must_use]
     pub fn said(&self) -> Manifest {
         self.shared.state.lock().said.clone()
+    }
+
+    /// The oldest segment that lacks bytes, or the newest one, and how many of its frames are here:
+    /// where a new link should go on. None while no segment was opened.
+    #[must_use]
+    pub fn resume_point(&self) -> Option<(Msn, u32)> {
+        self.shared.state.lock().store.resume_point()
     }
 
     /// Frames of segment `msn` from `index` on; none when its bytes are gone.

@@ -3,8 +3,7 @@
 //! A subscriber opens a bidirectional stream (`StreamKind::Subscribe`), says [`Subscribe`] and reads
 //! [`FromHome`]: the manifest, in batches that become visible together, and heartbeats. It may say
 //! [`FromEdge`] on the same stream. Bytes come on unidirectional streams (`StreamKind::Segment`), one
-//! per segment: a [`SegmentHeader`], then frame records ([`encode_frame`], [`FrameDecoder`]) until
-//! the end of the stream. Bytes that a reset stream lost are asked for again with [`Fetch`].
+//! per segment: a [`SegmentHeader`], then one [`FrameRecord`] a frame until the end of the stream. Bytes that a reset stream lost are asked for again with [`Fetch`].
 //!
 //! Media is opaque here: manifest entries and payloads are bytes with a length limit.
 
@@ -68,8 +67,6 @@ pub enum FromHome {
         /// Whom to ask instead, when known.
         hint: Option<NodeId>,
     },
-    /// The home has no stream of the room yet: its publisher has not sent media.
-    NotYet,
     /// Too many subscribers, or the node is leaving: come back later or elsewhere.
     Busy,
     /// Manifest entries, each in the encoding of the media crate, to be applied together.
@@ -151,91 +148,60 @@ pub struct FrameRecord {
 const TRACK_MASK: u8 = 0x0f;
 const KEY_FLAG: u8 = 0x10;
 
-/// The longest record header: flags, two 10-byte varints at most, a 5-byte length.
-const MAX_RECORD_HEADER: usize = 1 + 10 + 5 + 5;
+/// The longest header of a frame record: flags and two varints.
+const MAX_RECORD_HEADER: usize = 1 + 10 + 5;
 
-/// Appends the header of a frame record to `out`; the payload follows it on the stream untouched.
-///
-/// Layout: flags (bits 0–3 track, bit 4 key), then as LEB128 varints `dts`, zig-zag `cts` and the
-/// payload length.
-pub fn encode_frame(record: &FrameRecord, out: &mut BytesMut) {
-    out.reserve(MAX_RECORD_HEADER);
-    out.put_u8((record.track & TRACK_MASK) | if record.key { KEY_FLAG } else { 0 });
-    put_varint(out, record.dts);
-    put_varint(out, u64::from(((record.cts << 1) ^ (record.cts >> 31)).cast_unsigned()));
-    put_varint(out, record.payload.len() as u64);
-}
+/// The longest frame on a segment stream.
+pub const MAX_RECORD_BYTES: usize = MAX_RECORD_HEADER + MAX_FRAME_BYTES;
 
-/// Why a record stream cannot be read.
+/// Why a frame record cannot be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
-pub enum FrameError {
+pub enum RecordError {
+    /// The record ends inside its header.
+    #[error("frame record: truncated")]
+    Truncated,
     /// A varint is longer than its field.
     #[error("frame record: {0} is out of range")]
     Range(&'static str),
-    /// The payload is over [`MAX_FRAME_BYTES`].
-    #[error("frame record: payload of {0} bytes is over the limit of {MAX_FRAME_BYTES}")]
-    TooLarge(u64),
     /// Reserved flag bits are set.
     #[error("frame record: unknown flags {0:#04x}")]
     Flags(u8),
 }
 
-/// Turns the bytes of a segment stream into frame records. Bytes are copied once, into the buffer
-/// that the payloads then share; memory grows with what arrived, not with what was declared.
-#[derive(Debug, Default)]
-pub struct FrameDecoder {
-    buffer: BytesMut,
-}
-
-impl FrameDecoder {
-    /// Takes the next bytes of the stream.
-    pub fn push(&mut self, bytes: &[u8]) {
-        self.buffer.extend_from_slice(bytes);
+impl FrameRecord {
+    /// The header of the record; header and payload together are one frame of the stream
+    /// ([`crate::stream::Sender::write_frame_parts`]), so that the payload is never copied.
+    ///
+    /// Layout: flags (bits 0–3 track, bit 4 key), then as LEB128 varints `dts` and zig-zag `cts`;
+    /// the payload is the rest.
+    #[must_use]
+    pub fn header(&self) -> Bytes {
+        let mut out = BytesMut::with_capacity(MAX_RECORD_HEADER);
+        out.put_u8((self.track & TRACK_MASK) | if self.key { KEY_FLAG } else { 0 });
+        put_varint(&mut out, self.dts);
+        put_varint(&mut out, u64::from(((self.cts << 1) ^ (self.cts >> 31)).cast_unsigned()));
+        out.freeze()
     }
 
-    /// The next whole record, or none until more bytes come.
+    /// Reads a record; the payload shares the frame's memory.
     ///
     /// # Errors
-    /// [`FrameError`]; the stream cannot be read on.
-    pub fn next_record(&mut self) -> Result<Option<FrameRecord>, FrameError> {
-        let mut head = self.buffer.as_ref();
-        let before = head.len();
-        if before == 0 {
-            return Ok(None);
+    /// [`RecordError`]; the stream cannot be trusted any more.
+    pub fn decode(mut frame: Bytes) -> Result<Self, RecordError> {
+        if frame.is_empty() {
+            return Err(RecordError::Truncated);
         }
-        let flags = head.get_u8();
+        let flags = frame.get_u8();
         if flags & !(TRACK_MASK | KEY_FLAG) != 0 {
-            return Err(FrameError::Flags(flags));
+            return Err(RecordError::Flags(flags));
         }
-        let Some(dts) = take_varint(&mut head, "dts")? else { return Ok(None) };
-        let Some(cts) = take_varint(&mut head, "cts")? else { return Ok(None) };
-        let Some(len) = take_varint(&mut head, "length")? else { return Ok(None) };
-        let cts = u32::try_from(cts).map_err(|_| FrameError::Range("cts"))?;
+        let dts = take_varint(&mut frame, "dts")?;
+        let cts = u32::try_from(take_varint(&mut frame, "cts")?)
+            .map_err(|_| RecordError::Range("cts"))?;
         let cts = (cts >> 1).cast_signed() ^ -((cts & 1).cast_signed());
-        let size = usize::try_from(len).unwrap_or(usize::MAX);
-        if size > MAX_FRAME_BYTES {
-            return Err(FrameError::TooLarge(len));
-        }
-        if head.len() < size {
-            return Ok(None);
-        }
-        let header = before - head.len();
-        self.buffer.advance(header);
-        let payload = self.buffer.split_to(size).freeze();
-        Ok(Some(FrameRecord {
-            track: flags & TRACK_MASK,
-            key: flags & KEY_FLAG != 0,
-            dts,
-            cts,
-            payload,
-        }))
-    }
-
-    /// Whether bytes of an unfinished record are left: at the end of a stream, a truncation.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.buffer.is_empty()
+        let (track, key) = (flags & TRACK_MASK, flags & KEY_FLAG != 0);
+        Ok(Self { track, key, dts, cts, payload: frame })
     }
 }
 
@@ -247,23 +213,23 @@ fn put_varint(out: &mut BytesMut, mut value: u64) {
     out.put_u8(value as u8);
 }
 
-fn take_varint(input: &mut &[u8], what: &'static str) -> Result<Option<u64>, FrameError> {
+fn take_varint(input: &mut Bytes, what: &'static str) -> Result<u64, RecordError> {
     let mut value = 0u64;
     for shift in (0..64).step_by(7) {
         if input.is_empty() {
-            return Ok(None);
+            return Err(RecordError::Truncated);
         }
         let byte = input.get_u8();
         let bits = u64::from(byte & 0x7f);
         if shift == 63 && bits > 1 {
-            return Err(FrameError::Range(what));
+            return Err(RecordError::Range(what));
         }
         value |= bits << shift;
         if byte & 0x80 == 0 {
-            return Ok(Some(value));
+            return Ok(value);
         }
     }
-    Err(FrameError::Range(what))
+    Err(RecordError::Range(what))
 }
 
 #[cfg(test)]
@@ -272,69 +238,59 @@ mod tests {
 
     use super::*;
 
-    fn record() -> impl Strategy<Value = FrameRecord> {
-        (
-            0u8..16,
-            any::<bool>(),
-            any::<u64>(),
-            any::<i32>(),
-            prop::collection::vec(any::<u8>(), 0..300),
-        )
-            .prop_map(|(track, key, dts, cts, payload)| FrameRecord {
-                track,
-                key,
-                dts,
-                cts,
-                payload: payload.into(),
-            })
+    fn joined(record: &FrameRecord) -> Bytes {
+        [record.header(), record.payload.clone()].concat().into()
     }
 
     proptest! {
         #[test]
-        fn records_survive_any_split(records in prop::collection::vec(record(), 0..12), step in 1usize..400) {
-            let mut bytes = BytesMut::new();
-            for r in &records {
-                encode_frame(r, &mut bytes);
-                bytes.extend_from_slice(&r.payload);
-            }
-            let mut decoder = FrameDecoder::default();
-            let mut seen = Vec::new();
-            for piece in bytes.chunks(step) {
-                decoder.push(piece);
-                while let Some(r) = decoder.next_record().unwrap() {
-                    seen.push(r);
-                }
-            }
-            prop_assert_eq!(seen, records);
-            prop_assert!(decoder.is_empty());
+        fn records_survive_the_wire(
+            track in 0u8..16, key: bool, dts: u64, cts: i32,
+            payload in prop::collection::vec(any::<u8>(), 0..300),
+        ) {
+            let record = FrameRecord { track, key, dts, cts, payload: payload.into() };
+            prop_assert_eq!(FrameRecord::decode(joined(&record)), Ok(record));
         }
 
         #[test]
-        fn any_bytes_end_in_records_or_an_error(bytes in prop::collection::vec(any::<u8>(), 0..600)) {
-            let mut decoder = FrameDecoder::default();
-            decoder.push(&bytes);
-            while let Ok(Some(_)) = decoder.next_record() {}
+        fn any_bytes_are_a_record_or_an_error(bytes in prop::collection::vec(any::<u8>(), 0..40)) {
+            let bytes = Bytes::from(bytes);
+            if let Ok(record) = FrameRecord::decode(bytes.clone()) {
+                prop_assert!(record.payload.len() < bytes.len());
+            }
         }
     }
 
     #[test]
     fn a_record_has_these_bytes() {
-        let record = FrameRecord {
-            track: 1,
-            key: true,
-            dts: 90_000,
-            cts: -2,
-            payload: Bytes::from_static(&[0xde, 0xad]),
-        };
-        let mut out = BytesMut::new();
-        encode_frame(&record, &mut out);
-        assert_eq!(out.as_ref(), [0x11, 0x90, 0xbf, 0x05, 0x03, 0x02]);
+        let payload = Bytes::from_static(&[0xde, 0xad]);
+        let record = FrameRecord { track: 1, key: true, dts: 90_000, cts: -2, payload };
+        assert_eq!(joined(&record).as_ref(), [0x11, 0x90, 0xbf, 0x05, 0x03, 0xde, 0xad]);
+    }
+
+    fn hex<T: Serialize>(message: &T) -> String {
+        let bytes = postcard::to_stdvec(message).unwrap();
+        bytes.iter().map(|b| format!("{b:02x}")).collect()
     }
 
     #[test]
-    fn a_declared_size_allocates_nothing() {
-        let mut decoder = FrameDecoder::default();
-        decoder.push(&[0, 0, 0, 0xff, 0xff, 0xff, 0xff, 0x0f]);
-        assert_eq!(decoder.next_record(), Err(FrameError::TooLarge(0xffff_ffff)));
+    fn messages_have_these_bytes() {
+        let room = RoomId::new("live", "a").unwrap();
+        let resume = Resume { epoch: Epoch(3), msn: 300, frames: 9, parts: 1, age_ms: 40 };
+        let subscribe = Subscribe { room: room.clone(), subscription: 5, resume: Some(resume) };
+        assert_eq!(hex(&subscribe), "066c6976652f61050103ac02090128");
+        assert_eq!(hex(&FromHome::Accepted { epoch: Epoch(3) }), "0003");
+        assert_eq!(hex(&FromHome::NotHome { epoch: Epoch(0), hint: None }), "010000");
+        assert_eq!(hex(&FromHome::Busy), "02");
+        assert_eq!(hex(&FromHome::Manifest(vec![Bytes::from_static(&[1, 2])])), "0301020102");
+        assert_eq!(hex(&FromHome::Beat { number: 300 }), "04ac02");
+        assert_eq!(hex(&FromHome::Finished), "05");
+        assert_eq!(hex(&FromEdge::Viewers(7)), "0007");
+        let fetch = Fetch { room, epoch: Epoch(3), msn: 300, first_frame: 2 };
+        assert_eq!(hex(&fetch), "066c6976652f6103ac0202");
+        assert_eq!(hex(&FetchReply::Found), "00");
+        assert_eq!(hex(&FetchReply::Gone), "01");
+        let header = SegmentHeader { subscription: 5, epoch: Epoch(3), msn: 300, first_frame: 2 };
+        assert_eq!(hex(&header), "0503ac0202");
     }
 }

@@ -184,6 +184,7 @@ impl Store {
         let segment = self.find(msn)?;
         let skip = usize::try_from(index).unwrap_or(usize::MAX);
         Some(SegmentFrames {
+            epoch: segment.open.epoch,
             frames: segment.frames.get(skip..).unwrap_or_default().to_vec(),
             total: segment.total(),
         })
@@ -249,6 +250,11 @@ impl Store {
                 .is_some_and(|s| s.open.msn > cursor.msn && !s.frames.is_empty());
             return if newer { Read::Stalled } else { Read::Waiting };
         }
+    }
+
+    pub(super) fn resume_point(&self) -> Option<(Msn, u32)> {
+        let incomplete = self.segments.iter().find(|s| !s.is_whole());
+        incomplete.or(self.segments.back()).map(|s| (s.open.msn, s.len()))
     }
 
     /// Moves the cursor to the first frame after its segment at which decoding can start.
