@@ -123,7 +123,7 @@ impl Config {
     pub fn reloaded(&self, new: &Self) -> Self {
         Self {
             node: Node { shutdown_grace: new.node.shutdown_grace, ..self.node.clone() },
-            admin: Admin { listen: self.admin.listen, ..new.admin.clone() },
+            admin: Admin { listen: self.admin.listen.clone(), ..new.admin.clone() },
             log: Log { format: self.log.format, ..new.log.clone() },
             ..self.clone()
         }

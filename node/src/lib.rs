@@ -3,8 +3,10 @@
 //! In: a command line, a configuration, signals. Out: running roles (control, origin, edge) of the
 //! crates below, and the admin API that shows them. No protocol and no media logic lives here.
 
+pub mod admin;
 pub mod config;
 pub mod demo;
+pub mod facts;
 pub mod shutdown;
 pub mod telemetry;
 pub mod version;

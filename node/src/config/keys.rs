@@ -59,7 +59,7 @@ pub const KEYS: &[Key] = &[
     key("cluster.ca", Kind::Path, "", "the cluster's CA certificate"),
     key("cluster.cert", Kind::Path, "", "this node's certificate"),
     key("cluster.key", Kind::Path, "", "this node's private key"),
-    key("rtmp.listen", Kind::ListenOrOff, "0.0.0.0:1935", "where publishers push"),
+    key("rtmp.listen", Kind::Listen, "0.0.0.0:1935", "where publishers push"),
     key(
         "rtmp.max_connections",
         Kind::Integer { min: 1, max: 1_000_000 },
@@ -72,7 +72,7 @@ pub const KEYS: &[Key] = &[
         "64",
         "RTMP connections at once from one address",
     ),
-    key("http.listen", Kind::ListenOrOff, "0.0.0.0:8080", "where viewers connect"),
+    key("http.listen", Kind::Listen, "0.0.0.0:8080", "where viewers connect"),
     key("http.tls.cert", Kind::Path, "", "certificate chain; with it, http.listen speaks TLS"),
     key("http.tls.key", Kind::Path, "", "private key of http.tls.cert"),
     key(
@@ -87,7 +87,7 @@ pub const KEYS: &[Key] = &[
         "1GiB",
         "most memory for the media of all rooms on an edge",
     ),
-    key("admin.listen", Kind::Listen, "127.0.0.1:8081", "metrics, health, API and console"),
+    key("admin.listen", Kind::HostPort, "127.0.0.1:8081", "metrics, health, API and console"),
     reloadable(
         "admin.require_token",
         Kind::Flag,

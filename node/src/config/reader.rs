@@ -33,18 +33,18 @@ pub(super) fn compose(settings: Settings) -> Result<Config, Problems> {
         node: read.node(),
         cluster: read.cluster(),
         rtmp: Rtmp {
-            listen: read.listen("rtmp.listen"),
+            listen: read.listen("rtmp.listen").expect("the key does not take off"),
             max_connections: read.integer("rtmp.max_connections") as usize,
             max_connections_per_address: read.integer("rtmp.max_connections_per_address") as usize,
         },
         http: Http {
-            listen: read.listen("http.listen"),
+            listen: read.listen("http.listen").expect("the key does not take off"),
             tls: read.tls("http.tls.cert", "http.tls.key"),
             max_connections: read.integer("http.max_connections") as usize,
             cache_bytes: read.integer("http.cache"),
         },
         admin: Admin {
-            listen: read.listen("admin.listen").expect("the key does not take off"),
+            listen: read.text("admin.listen"),
             require_token: read.flag("admin.require_token"),
             token: read.optional("admin.token").map(Secret::new),
         },
@@ -195,9 +195,8 @@ impl Reader<'_> {
                 self.problem("api.listen", what.into());
             }
         }
-        if !config.admin.listen.ip().is_loopback() && config.admin.token.is_none() {
-            let what = "is not on loopback and needs a token: set TIDEWATER_ADMIN__TOKEN in the environment";
-            self.problem("admin.listen", what.into());
+        if config.admin.listen.is_empty() {
+            self.problem("admin.listen", "is empty; it must be host:port, as in 127.0.0.1:8081".into());
         }
         if config.admin.require_token && config.admin.token.is_none() {
             let what = "needs a token: set TIDEWATER_ADMIN__TOKEN in the environment";

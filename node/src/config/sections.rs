@@ -63,8 +63,8 @@ pub struct ControlNode {
 /// `[rtmp]`: where publishers push.
 #[derive(Debug, Clone)]
 pub struct Rtmp {
-    /// `None` is off.
-    pub listen: Option<SocketAddr>,
+    /// Where it listens; port 0 picks a free one.
+    pub listen: SocketAddr,
     /// Connections at once.
     pub max_connections: usize,
     /// Connections at once from one address.
@@ -74,8 +74,8 @@ pub struct Rtmp {
 /// `[http]`: where viewers connect.
 #[derive(Debug, Clone)]
 pub struct Http {
-    /// `None` is off.
-    pub listen: Option<SocketAddr>,
+    /// Where it listens; port 0 picks a free one.
+    pub listen: SocketAddr,
     /// Certificate and key; both or none.
     pub tls: Option<Tls>,
     /// Viewer connections at once.
@@ -96,8 +96,8 @@ pub struct Tls {
 /// `[admin]`: the private listener.
 #[derive(Debug, Clone)]
 pub struct Admin {
-    /// Where it listens.
-    pub listen: SocketAddr,
+    /// Where it listens, and where commands look for it: `host:port`.
+    pub listen: String,
     /// Whether loopback callers need the token too.
     pub require_token: bool,
     /// The bearer token, when set.

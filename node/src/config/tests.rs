@@ -23,10 +23,10 @@ fn problems(sources: &Sources) -> Vec<String> {
 #[test]
 fn defaults_are_those_of_the_contract() {
     let config = Config::load(&Sources::default()).unwrap();
-    assert_eq!(config.rtmp.listen, Some("0.0.0.0:1935".parse().unwrap()));
-    assert_eq!(config.http.listen, Some("0.0.0.0:8080".parse().unwrap()));
+    assert_eq!(config.rtmp.listen, "0.0.0.0:1935".parse().unwrap());
+    assert_eq!(config.http.listen, "0.0.0.0:8080".parse().unwrap());
     assert_eq!(config.cluster.listen, "0.0.0.0:7400".parse().unwrap());
-    assert_eq!(config.admin.listen, "127.0.0.1:8081".parse().unwrap());
+    assert_eq!(config.admin.listen, "127.0.0.1:8081");
     assert_eq!(config.api.listen, None);
     assert_eq!(config.hls.part, Duration::from_millis(200));
     assert_eq!(config.room.publish_grace, Duration::from_secs(10));
@@ -38,7 +38,7 @@ fn defaults_are_those_of_the_contract() {
 #[test]
 fn dev_opens_the_doors_on_loopback() {
     let config = Config::load(&Sources { dev: true, ..Sources::default() }).unwrap();
-    assert_eq!(config.rtmp.listen, Some("127.0.0.1:1935".parse().unwrap()));
+    assert_eq!(config.rtmp.listen, "127.0.0.1:1935".parse().unwrap());
     assert_eq!(
         config.open_doors(),
         ["auth.publish=open", "auth.allow_guests=true", "room.open_gifts=true"]
@@ -156,7 +156,8 @@ fn settings_must_agree() {
         ),
         (&[("node.id", "No Host")], "node.id node id contains"),
         (&[("node.roles", "viewer")], "roles are control, origin and edge"),
-        (&[("admin.listen", "0.0.0.0:8081")], "needs a token"),
+        (&[("admin.require_token", "true")], "needs a token"),
+        (&[("admin.listen", "")], "admin.listen is empty"),
         (&[("api.listen", "127.0.0.1:9000")], "TIDEWATER_ADMIN__TOKEN"),
         (&[("api.listen", "0.0.0.0:9000"), ("admin.token", "t")], "api.tls.cert"),
         (&[("http.tls.key", "k")], "needs http.tls.cert"),

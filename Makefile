@@ -1,0 +1,67 @@
+# Everything a developer and CI run. `make` alone lists it.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+# One profile for clippy's dependencies and tests, one feature set: what is built once stays built.
+CARGO ?= cargo
+FUZZ_SECONDS ?= 60
+SOAK_SECONDS ?= 600
+
+.PHONY: help
+help: ## this list
+	@echo "Tidewater. Start with: make demo"
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: demo
+demo: ## build and run a whole cluster with the test card on live/demo
+	@scripts/setup.sh demo
+	@$(MAKE) web-if-npm
+	$(CARGO) build --locked -p node
+	@exec "$${CARGO_TARGET_DIR:-target}/debug/tidewater" dev --demo $(ARGS)
+
+.PHONY: setup
+setup: ## install what the tests use (Debian packages, cargo-nextest, npm packages)
+	@scripts/setup.sh
+
+.PHONY: web
+web: ## build the pages that the binary carries
+	cd web && npm run --silent build
+
+.PHONY: web-if-npm
+web-if-npm:
+	@if command -v npm >/dev/null; then $(MAKE) web; fi
+
+.PHONY: check
+check: web ## formatting, lints, types, web tests, Prometheus files
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
+	cd web && npm run --silent check
+	@scripts/check-deploy.sh
+	@if command -v cargo-deny >/dev/null; then $(CARGO) deny --all-features check; else echo "check: cargo-deny is not installed, licences and advisories not checked"; fi
+
+.PHONY: test
+test: setup check ## every check and every test
+	$(CARGO) nextest run --locked --workspace --profile ci
+	$(CARGO) test --locked --workspace --doc
+
+.PHONY: fuzz
+fuzz: ## run every fuzz target for FUZZ_SECONDS (60) each
+	@command -v cargo-fuzz >/dev/null || $(CARGO) install --locked cargo-fuzz
+	@found=0; for dir in */fuzz; do \
+	  [ -f "$$dir/Cargo.toml" ] || continue; found=1; \
+	  for target in $$(cd "$$dir/.." && $(CARGO) fuzz list); do \
+	    echo "fuzz: $$dir $$target"; \
+	    (cd "$$dir/.." && $(CARGO) fuzz run -s none "$$target" -- -max_total_time=$(FUZZ_SECONDS) -rss_limit_mb=2048 -timeout=10); \
+	  done; \
+	done; [ $$found = 1 ] || { echo "fuzz: there is no fuzz target"; exit 1; }
+
+.PHONY: bench
+bench: ## the micro benches, optimised
+	$(CARGO) bench --locked -p bench
+
+.PHONY: clean-web
+clean-web:
+	rm -rf web/dist web/node_modules

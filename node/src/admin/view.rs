@@ -1,0 +1,146 @@
+//! The JSON of the admin API, as the server writes it and the command line reads it.
+//!
+//! Field names are part of the outside contract (DESIGN section 9): append only.
+
+use serde::{Deserialize, Serialize};
+
+/// `GET /api/v1/cluster`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cluster {
+    /// The cluster's id.
+    pub cluster: String,
+    /// The node that leads, if one is known.
+    pub leader: Option<String>,
+    /// The Raft term.
+    pub term: u64,
+    /// The log index up to which the answering node has applied.
+    pub revision: u64,
+    /// The control nodes.
+    pub members: Vec<Member>,
+    /// All nodes, by id.
+    pub nodes: Vec<Node>,
+    /// Active rooms.
+    pub rooms: u64,
+}
+
+/// One control node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Member {
+    /// The node.
+    pub id: String,
+    /// Its raft id.
+    pub raft_id: u64,
+    /// `host:port` of its QUIC endpoint.
+    pub address: String,
+    /// `voter`, `learner` or `joining`.
+    pub part: String,
+}
+
+/// One node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Node {
+    /// Its id.
+    pub id: String,
+    /// What it does.
+    pub roles: Vec<String>,
+    /// Where it stands.
+    pub region: String,
+    /// `up`, `draining` or `down`.
+    pub state: String,
+    /// `host:port` of its QUIC endpoint.
+    pub address: String,
+    /// Rooms it is home of.
+    pub rooms: u32,
+    /// Viewers it serves, if the leader answered.
+    pub viewers: Option<u32>,
+}
+
+/// What goes on in a room.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RoomState {
+    /// Someone publishes.
+    Live,
+    /// The publisher has gone and its grace time runs.
+    Grace,
+    /// Nobody publishes.
+    Idle,
+}
+
+/// `GET /api/v1/rooms/{app}/{name}`, and an item of `GET /api/v1/rooms`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Room {
+    /// `app/name`.
+    pub room: String,
+    /// The node that holds it.
+    pub home: String,
+    /// The node its publisher is connected to, if there is one and this node knows.
+    pub ingest: Option<String>,
+    /// The right under which the home holds it.
+    pub epoch: u64,
+    /// What goes on in it; absent if this node cannot know: ask the home.
+    pub state: Option<RoomState>,
+    /// Viewers, as far as this node knows.
+    pub viewers: u64,
+}
+
+/// `GET /api/v1/rooms`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rooms {
+    /// One page, by name.
+    pub rooms: Vec<Room>,
+    /// What to give as `after` for the next page; absent on the last.
+    pub next: Option<String>,
+}
+
+/// `POST /api/v1/keys`: what to make.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NewKey {
+    /// The room the key opens.
+    pub room: String,
+}
+
+/// The answer to `POST /api/v1/keys`. The only time the secret is shown.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CreatedKey {
+    /// The key's public name.
+    pub id: String,
+    /// The room it opens.
+    pub room: String,
+    /// The secret.
+    pub key: String,
+    /// Where to push with it.
+    pub push_url: String,
+}
+
+/// An item of `GET /api/v1/keys`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Key {
+    /// Its public name.
+    pub id: String,
+    /// The room it opens.
+    pub room: String,
+    /// When it was made, in seconds since 1970.
+    pub created_unix_s: u64,
+}
+
+/// `GET /api/v1/keys`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Keys {
+    /// One page, by id.
+    pub keys: Vec<Key>,
+    /// What to give as `after` for the next page; absent on the last.
+    pub next: Option<String>,
+}
+
+/// `GET /readyz`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ready {
+    /// Whether this node should be sent callers.
+    pub ready: bool,
+    /// Why not.
+    pub not_ready: Vec<String>,
+    /// What is left open to anyone.
+    pub warnings: Vec<String>,
+}

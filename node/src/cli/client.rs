@@ -1,0 +1,123 @@
+//! Asks a node's admin listener.
+//!
+//! In: a path and, maybe, a body. Out: the JSON of the answer, or an error that says in one line what
+//! was wrong and what to do. One request a connection; everything under [`TIMEOUT`].
+
+use std::{io::ErrorKind, time::Duration};
+
+use anyhow::{Context as _, bail};
+use http::{Method, Request, StatusCode, header};
+use http_body_util::{BodyExt as _, Full, Limited};
+use hyper_util::rt::TokioIo;
+use serde::{Serialize, de::DeserializeOwned};
+use tokio::net::TcpStream;
+
+use super::Ask;
+use crate::{
+    admin::problem::Problem,
+    config::{Config, Secret, Sources},
+};
+
+/// How long an answer may take.
+pub(super) const TIMEOUT: Duration = Duration::from_secs(15);
+/// The largest answer read, in bytes: a page of rooms is some 100 KiB.
+const MAX_ANSWER_BYTES: usize = 16 << 20;
+
+/// A node's admin listener.
+pub(super) struct Client {
+    /// `host:port`.
+    address: String,
+    token: Option<Secret>,
+}
+
+impl Client {
+    /// The node that the configuration names.
+    ///
+    /// # Errors
+    /// Everything wrong with the configuration.
+    pub(super) fn new(ask: &Ask, sources: Sources) -> anyhow::Result<Self> {
+        let config = Config::load(&Sources { file: ask.config.clone(), ..sources })?;
+        let address = config.admin.listen;
+        // A node that listens everywhere is asked here.
+        let address = match address.rsplit_once(':') {
+            Some(("0.0.0.0", port)) => format!("127.0.0.1:{port}"),
+            Some(("[::]", port)) => format!("[::1]:{port}"),
+            _ => address,
+        };
+        Ok(Self { address, token: config.admin.token })
+    }
+
+    /// `GET path`.
+    ///
+    /// # Errors
+    /// No node there, or what the node says.
+    pub(super) fn get<T: DeserializeOwned>(&self, path: &str) -> anyhow::Result<T> {
+        Ok(serde_json::from_slice(&self.send(Method::GET, path, Vec::new())?)?)
+    }
+
+    /// `POST path` with `body` as JSON.
+    ///
+    /// # Errors
+    /// As [`Client::get`].
+    pub(super) fn post<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &impl Serialize,
+    ) -> anyhow::Result<T> {
+        let answer = self.send(Method::POST, path, serde_json::to_vec(body)?)?;
+        Ok(serde_json::from_slice(&answer)?)
+    }
+
+    /// `DELETE path`.
+    ///
+    /// # Errors
+    /// As [`Client::get`].
+    pub(super) fn delete(&self, path: &str) -> anyhow::Result<()> {
+        self.send(Method::DELETE, path, Vec::new()).map(drop)
+    }
+
+    fn send(&self, method: Method, path: &str, body: Vec<u8>) -> anyhow::Result<Vec<u8>> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let late = || format!("no answer from {} within {} s", self.address, TIMEOUT.as_secs());
+        runtime.block_on(async {
+            tokio::time::timeout(TIMEOUT, self.exchange(method, path, body)).await.with_context(late)?
+        })
+    }
+
+    async fn exchange(&self, method: Method, path: &str, body: Vec<u8>) -> anyhow::Result<Vec<u8>> {
+        let address = &self.address;
+        let socket = match TcpStream::connect(address).await {
+            Ok(socket) => socket,
+            Err(error) if error.kind() == ErrorKind::ConnectionRefused => bail!(
+                "no node answers at {address}; start one, or name another with --set admin.listen=HOST:PORT"
+            ),
+            Err(error) => bail!("cannot reach {address}: {error}"),
+        };
+        let (mut sender, connection) =
+            hyper::client::conn::http1::handshake(TokioIo::new(socket)).await?;
+        // Ends with the sender, or with the runtime a moment later.
+        tokio::spawn(connection);
+        let mut request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header(header::HOST, address)
+            .header(header::CONTENT_TYPE, "application/json");
+        if let Some(token) = &self.token {
+            request = request.header(header::AUTHORIZATION, format!("Bearer {}", token.reveal()));
+        }
+        let response = sender.send_request(request.body(Full::from(body))?).await?;
+        let status = response.status();
+        let body = Limited::new(response.into_body(), MAX_ANSWER_BYTES).collect().await;
+        let body = body.map_err(|e| anyhow::anyhow!("{address} broke off: {e}"))?.to_bytes();
+        if status.is_success() {
+            return Ok(body.into());
+        }
+        match serde_json::from_slice::<Problem>(&body) {
+            Ok(problem) if status == StatusCode::UNAUTHORIZED => {
+                bail!("{address} refuses: {} (set it as TIDEWATER_ADMIN__TOKEN here)", problem.detail)
+            }
+            Ok(problem) => bail!("{}", problem.detail),
+            Err(_) => bail!("{address} answered {status}; is it a Tidewater admin listener?"),
+        }
+    }
+}

@@ -1,0 +1,94 @@
+//! `tidewater room …`
+
+use clap::Subcommand;
+use wire::RoomId;
+
+use super::{
+    Ask,
+    client::Client,
+    table::{or_dash, table},
+};
+use crate::{
+    admin::view::{self, RoomState},
+    config::Sources,
+};
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// List the active rooms
+    List {
+        #[command(flatten)]
+        ask: Ask,
+    },
+    /// Show one room
+    Show {
+        /// The room, as app/name
+        #[arg(value_parser = RoomId::parse)]
+        room: RoomId,
+        #[command(flatten)]
+        ask: Ask,
+    },
+}
+
+pub(super) fn execute(command: Command, sources: Sources) -> anyhow::Result<()> {
+    match command {
+        Command::List { ask } => list(&ask, sources),
+        Command::Show { room, ask } => show(&room, &ask, sources),
+    }
+}
+
+fn list(ask: &Ask, sources: Sources) -> anyhow::Result<()> {
+    let client = Client::new(ask, sources)?;
+    let mut rooms = Vec::new();
+    let mut path = "/api/v1/rooms".to_owned();
+    loop {
+        let page: view::Rooms = client.get(&path)?;
+        rooms.extend(page.rooms);
+        match page.next {
+            Some(after) => path = format!("/api/v1/rooms?after={after}"),
+            None => break,
+        }
+    }
+    if ask.json {
+        println!("{}", serde_json::to_string(&rooms)?);
+        return Ok(());
+    }
+    let rows: Vec<_> = rooms
+        .iter()
+        .map(|room| {
+            [
+                room.room.clone(),
+                or_dash(room.state.map(state)),
+                room.home.clone(),
+                or_dash(room.ingest.as_ref()),
+                room.viewers.to_string(),
+                room.epoch.to_string(),
+            ]
+        })
+        .collect();
+    print!("{}", table(["ROOM", "STATE", "HOME", "INGEST", "VIEWERS", "EPOCH"], &rows));
+    Ok(())
+}
+
+fn show(room: &RoomId, ask: &Ask, sources: Sources) -> anyhow::Result<()> {
+    let room: view::Room = Client::new(ask, sources)?.get(&format!("/api/v1/rooms/{room}"))?;
+    if ask.json {
+        println!("{}", serde_json::to_string(&room)?);
+        return Ok(());
+    }
+    println!("room     {}", room.room);
+    println!("state    {}", or_dash(room.state.map(state)));
+    println!("home     {}", room.home);
+    println!("ingest   {}", or_dash(room.ingest.as_ref()));
+    println!("viewers  {}", room.viewers);
+    println!("epoch    {}", room.epoch);
+    Ok(())
+}
+
+fn state(state: RoomState) -> &'static str {
+    match state {
+        RoomState::Live => "live",
+        RoomState::Grace => "grace",
+        RoomState::Idle => "idle",
+    }
+}
