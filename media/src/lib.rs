@@ -17,6 +17,7 @@ pub mod flv;
 pub mod fmp4;
 pub mod frame;
 pub mod manifest;
+pub mod playlist;
 pub mod track;
 
 pub use error::Error;

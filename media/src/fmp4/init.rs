@@ -100,7 +100,7 @@ fn trak(track: &Track) -> Result<Trak, Error> {
                 smhd: (!video).then(Smhd::default),
                 dinf: data_here,
                 stbl: Stbl {
-                    stsd: Stsd { codecs: vec![entry], ..Stsd::default() },
+                    stsd: Stsd { codecs: vec![entry] },
                     stco: Some(Stco::default()),
                     ..Stbl::default()
                 },
