@@ -14,9 +14,11 @@ const PDT_TOLERANCE_MS: f64 = 2.0;
 
 macro_rules! must {
     ($found:expr, $holds:expr, $rule:literal, $($detail:tt)+) => {
-        let holds: bool = $holds;
-        if !holds {
-            $found.push(Violation { rule: $rule, detail: format!($($detail)+) });
+        {
+            let holds: bool = $holds;
+            if !holds {
+                $found.push(Violation { rule: $rule, detail: format!($($detail)+) });
+            }
         }
     };
 }
