@@ -1,7 +1,8 @@
-//! What the roles of this process know about rooms, for the admin API.
+//! What the roles of this process know, for the admin API.
 //!
-//! In: each role's own registry, asked when someone asks. Out: one answer per room. Placement is not
-//! here: who is home under which epoch comes from the control plane.
+//! In: each role's own registries, asked when someone asks. Out: one answer per room, and why the
+//! process is not ready. Placement is not here: who is home under which epoch comes from the control
+//! plane.
 
 use std::sync::Arc;
 
@@ -19,8 +20,8 @@ pub struct HomeFacts {
     pub ingest: Option<NodeId>,
 }
 
-/// A role that knows something about rooms.
-pub trait RoomFacts: Send + Sync + 'static {
+/// A running role, as far as the admin API asks it. Answers at once, from memory.
+pub trait RoleFacts: Send + Sync + 'static {
     /// What this role knows as the home of `room`; `None` if it does not hold it.
     fn home(&self, room: &RoomId) -> Option<HomeFacts> {
         let _ = room;
@@ -32,17 +33,22 @@ pub trait RoomFacts: Send + Sync + 'static {
         let _ = room;
         0
     }
+
+    /// Why this role should be sent nobody now, for the operator.
+    fn not_ready(&self) -> Option<String> {
+        None
+    }
 }
 
 /// All roles of this process. Clones share the list.
 #[derive(Clone, Default)]
 pub struct Facts {
-    roles: Arc<RwLock<Vec<Arc<dyn RoomFacts>>>>,
+    roles: Arc<RwLock<Vec<Arc<dyn RoleFacts>>>>,
 }
 
 impl Facts {
     /// Asks `role` too from now on.
-    pub fn add(&self, role: Arc<dyn RoomFacts>) {
+    pub fn add(&self, role: Arc<dyn RoleFacts>) {
         self.roles.write().push(role);
     }
 
@@ -56,5 +62,11 @@ impl Facts {
     #[must_use]
     pub fn viewers(&self, room: &RoomId) -> u64 {
         self.roles.read().iter().map(|role| role.viewers(room)).sum()
+    }
+
+    /// Why this process should be sent nobody now; empty when it may.
+    #[must_use]
+    pub fn not_ready(&self) -> Vec<String> {
+        self.roles.read().iter().filter_map(|role| role.not_ready()).collect()
     }
 }

@@ -4,6 +4,7 @@
 //! crates below, and the admin API that shows them. No protocol and no media logic lives here.
 
 pub mod admin;
+pub mod cli;
 pub mod config;
 pub mod demo;
 pub mod facts;

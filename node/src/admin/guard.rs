@@ -66,8 +66,7 @@ pub fn check(
     }
 }
 
-const NO_TOKEN_SET: &str =
-    "this caller needs a token, and the node has none: set TIDEWATER_ADMIN__TOKEN in its environment";
+const NO_TOKEN_SET: &str = "this caller needs a token, and the node has none: set TIDEWATER_ADMIN__TOKEN in its environment";
 
 fn unauthorized(what: &str) -> Problem {
     Problem::new(StatusCode::UNAUTHORIZED, what)
@@ -82,7 +81,8 @@ fn bearer(headers: &HeaderMap) -> Option<&[u8]> {
 /// Compares in a time that depends on the lengths alone.
 fn same(token: &Secret, sent: &[u8]) -> bool {
     let token = token.reveal().as_bytes();
-    let differing = token.iter().zip(sent).fold(0, |bits, (a, b)| bits | std::hint::black_box(a ^ b));
+    let differing =
+        token.iter().zip(sent).fold(0, |bits, (a, b)| bits | std::hint::black_box(a ^ b));
     token.len() == sent.len() && differing == 0
 }
 
@@ -143,12 +143,7 @@ mod tests {
         pairs.iter().map(|(k, v)| (k.parse().unwrap(), v.parse().unwrap())).collect()
     }
 
-    fn status(
-        door: Door,
-        admin: &Admin,
-        peer: &str,
-        sent: &[(&'static str, &str)],
-    ) -> Option<u16> {
+    fn status(door: Door, admin: &Admin, peer: &str, sent: &[(&'static str, &str)]) -> Option<u16> {
         check(door, admin, caller(peer), &headers(sent)).err().map(|(_, p)| p.status().as_u16())
     }
 

@@ -6,6 +6,7 @@
 use std::{io::ErrorKind, time::Duration};
 
 use anyhow::{Context as _, bail};
+use bytes::Bytes;
 use http::{Method, Request, StatusCode, header};
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper_util::rt::TokioIo;
@@ -80,7 +81,9 @@ impl Client {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let late = || format!("no answer from {} within {} s", self.address, TIMEOUT.as_secs());
         runtime.block_on(async {
-            tokio::time::timeout(TIMEOUT, self.exchange(method, path, body)).await.with_context(late)?
+            tokio::time::timeout(TIMEOUT, self.exchange(method, path, body))
+                .await
+                .with_context(late)?
         })
     }
 
@@ -105,7 +108,7 @@ impl Client {
         if let Some(token) = &self.token {
             request = request.header(header::AUTHORIZATION, format!("Bearer {}", token.reveal()));
         }
-        let response = sender.send_request(request.body(Full::from(body))?).await?;
+        let response = sender.send_request(request.body(Full::new(Bytes::from(body)))?).await?;
         let status = response.status();
         let body = Limited::new(response.into_body(), MAX_ANSWER_BYTES).collect().await;
         let body = body.map_err(|e| anyhow::anyhow!("{address} broke off: {e}"))?.to_bytes();
@@ -114,7 +117,10 @@ impl Client {
         }
         match serde_json::from_slice::<Problem>(&body) {
             Ok(problem) if status == StatusCode::UNAUTHORIZED => {
-                bail!("{address} refuses: {} (set it as TIDEWATER_ADMIN__TOKEN here)", problem.detail)
+                bail!(
+                    "{address} refuses: {} (set it as TIDEWATER_ADMIN__TOKEN here)",
+                    problem.detail
+                )
             }
             Ok(problem) => bail!("{}", problem.detail),
             Err(_) => bail!("{address} answered {status}; is it a Tidewater admin listener?"),

@@ -33,7 +33,11 @@ mod tests {
 
     #[test]
     fn columns_line_up() {
-        let rows = [["live/a".to_owned(), "1".to_owned()], ["live/bcd".to_owned(), or_dash(None::<u8>)]];
-        assert_eq!(table(["ROOM", "VIEWERS"], &rows), "ROOM      VIEWERS\nlive/a    1\nlive/bcd  -\n");
+        let rows =
+            [["live/a".to_owned(), "1".to_owned()], ["live/bcd".to_owned(), or_dash(None::<u8>)]];
+        assert_eq!(
+            table(["ROOM", "VIEWERS"], &rows),
+            "ROOM      VIEWERS\nlive/a    1\nlive/bcd  -\n"
+        );
     }
 }

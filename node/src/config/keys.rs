@@ -61,6 +61,12 @@ pub const KEYS: &[Key] = &[
     key("cluster.key", Kind::Path, "", "this node's private key"),
     key("rtmp.listen", Kind::Listen, "0.0.0.0:1935", "where publishers push"),
     key(
+        "rtmp.advertise",
+        Kind::HostPort,
+        "",
+        "host:port that publishers are told to push to; default: as the API was called, with the port of rtmp.listen",
+    ),
+    key(
         "rtmp.max_connections",
         Kind::Integer { min: 1, max: 1_000_000 },
         "2000",

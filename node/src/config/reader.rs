@@ -34,6 +34,7 @@ pub(super) fn compose(settings: Settings) -> Result<Config, Problems> {
         cluster: read.cluster(),
         rtmp: Rtmp {
             listen: read.listen("rtmp.listen").expect("the key does not take off"),
+            advertise: read.optional("rtmp.advertise"),
             max_connections: read.integer("rtmp.max_connections") as usize,
             max_connections_per_address: read.integer("rtmp.max_connections_per_address") as usize,
         },
@@ -196,7 +197,10 @@ impl Reader<'_> {
             }
         }
         if config.admin.listen.is_empty() {
-            self.problem("admin.listen", "is empty; it must be host:port, as in 127.0.0.1:8081".into());
+            self.problem(
+                "admin.listen",
+                "is empty; it must be host:port, as in 127.0.0.1:8081".into(),
+            );
         }
         if config.admin.require_token && config.admin.token.is_none() {
             let what = "needs a token: set TIDEWATER_ADMIN__TOKEN in the environment";

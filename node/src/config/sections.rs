@@ -65,6 +65,8 @@ pub struct ControlNode {
 pub struct Rtmp {
     /// Where it listens; port 0 picks a free one.
     pub listen: SocketAddr,
+    /// `host:port` that publishers are told to push to, when set.
+    pub advertise: Option<String>,
     /// Connections at once.
     pub max_connections: usize,
     /// Connections at once from one address.
