@@ -9,7 +9,7 @@ use crate::codec::{aac::AudioConfig, avc};
 use crate::flv::reader::Reader;
 use crate::flv::{Body, TagKind, audio, video};
 use crate::frame::Frame;
-use crate::manifest::Config;
+use crate::manifest::{Config, TrackTimes};
 use crate::track::TrackId;
 
 /// Ticks of a video frame: 30 fps.
@@ -71,4 +71,59 @@ pub(crate) fn only(track: TrackId) -> (Config, Vec<Frame>) {
 /// A payload that is a frame of nothing, for tests that never decode.
 pub(crate) fn blank(len: usize) -> Bytes {
     Bytes::from(vec![0x5a; len])
+}
+
+/// One part of the clip: where it starts and ends, and its frames.
+pub(crate) struct Cut {
+    pub(crate) start: TrackTimes,
+    pub(crate) end: TrackTimes,
+    pub(crate) frames: Vec<Frame>,
+}
+
+/// Cuts frames into parts of six video frames' time, as a segmenter would: audio goes with the part in
+/// whose time it starts.
+pub(crate) fn cut(config: &Config, frames: &[Frame]) -> Vec<Cut> {
+    let part_of = |f: &Frame| {
+        let scale = u64::from(config.track(f.track).unwrap().timescale);
+        f.dts * 5 / scale
+    };
+    let last = frames.iter().map(part_of).max().unwrap();
+    let mut cuts = Vec::new();
+    let mut start = TrackTimes { video: Some(0), audio: Some(0) };
+    for number in 0..=last {
+        let frames: Vec<_> = frames.iter().filter(|f| part_of(f) == number).cloned().collect();
+        let mut end = TrackTimes::default();
+        for frame in &frames {
+            let length = match frame.track {
+                TrackId::Video => VIDEO_FRAME,
+                TrackId::Audio => AUDIO_FRAME,
+            };
+            end.set(frame.track, frame.dts + length);
+        }
+        cuts.push(Cut { start, end, frames });
+        start.video = end.video.or(start.video);
+        start.audio = end.audio.or(start.audio);
+    }
+    cuts
+}
+
+/// Runs ffprobe over a stream and returns its answer, one `key=value` a line. A complaint of any decoder
+/// is a failure.
+pub(crate) fn probe(stream: &[u8], entries: &str) -> String {
+    use std::io::Write;
+    use std::process::{Command, Stdio};
+    let mut child = Command::new("ffprobe")
+        .args(["-v", "warning", "-count_frames", "-count_packets", "-show_entries", entries])
+        .args(["-of", "default=noprint_wrappers=1", "-"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("ffprobe is installed by `make setup`");
+    // Its answer fits into the pipe, so it reads all of its input before anybody reads the answer.
+    child.stdin.take().unwrap().write_all(stream).unwrap();
+    let output = child.wait_with_output().unwrap();
+    let complaints = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && complaints.is_empty(), "ffprobe: {complaints}");
+    String::from_utf8(output.stdout).unwrap()
 }

@@ -16,6 +16,8 @@ pub mod feed;
 pub mod flv;
 pub mod fmp4;
 pub mod frame;
+#[cfg(test)]
+mod golden;
 pub mod manifest;
 pub mod playlist;
 pub mod track;
