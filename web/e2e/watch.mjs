@@ -7,31 +7,15 @@
  * Exit status: 0 the page did what `--expect` says (playing: it plays at the end and time went by as it
  * should), 1 it did not, 2 wrong usage, 3 the browser or the page could not be opened.
  */
-import { mkdtemp, rm } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
 import { parseArgs } from 'node:util';
-import { chromium } from 'playwright-core';
+import { openBrowser } from './browser.mjs';
 
-const BROWSER = process.env.CHROMIUM ?? '/usr/bin/chromium';
-const FLAGS = [
-  '--no-sandbox',
-  '--disable-gpu',
-  '--disable-quic',
-  '--no-first-run',
-  '--disable-background-networking',
-  '--disable-component-update',
-  '--disable-sync',
-  '--autoplay-policy=no-user-gesture-required',
-];
 const STATES = ['playing', 'waiting', 'offline', 'ended', 'reconnecting', 'failed', 'paused', 'loading'];
 /** Share of the watched time, counted from the first picture, that must have passed in the video. */
 const MIN_PROGRESS = 0.8;
 /** A page may need so long to its first picture; it is not part of `--seconds`. */
 const START_LIMIT_MS = 20_000;
 const SAMPLE_MS = 250;
-/** Complaints kept of each kind. */
-const MAX_COMPLAINTS = 50;
 
 const usage = (problem) => {
   console.error(`watch.mjs: ${problem}\nusage: node e2e/watch.mjs --base URL --room app/name [--protocol P] [--seconds N]`);
@@ -61,28 +45,11 @@ if (!STATES.includes(options.expect)) usage(`--expect is one of ${STATES.join(' 
 const seconds = Number(options.seconds);
 if (!(seconds > 0)) usage('--seconds is a positive number');
 
-const profile = await mkdtemp(join(tmpdir(), 'tidewater-e2e-'));
-const complaints = { console: [], requests: [] };
-const note = (list, text) => list.length < MAX_COMPLAINTS && list.push(text);
-let context;
+let browser;
 let status = 3;
 try {
-  context = await chromium.launchPersistentContext(profile, {
-    executablePath: BROWSER,
-    headless: true,
-    args: FLAGS,
-    ...(options.phone
-      ? { viewport: { width: 390, height: 844 }, deviceScaleFactor: 2, isMobile: true, hasTouch: true }
-      : { viewport: { width: 1280, height: 800 } }),
-  });
-  const page = context.pages()[0] ?? (await context.newPage());
-  page.on('console', (message) => {
-    if (['error', 'warning'].includes(message.type())) note(complaints.console, message.text());
-  });
-  page.on('pageerror', (error) => note(complaints.console, `uncaught: ${error.message}`));
-  page.on('response', (response) => {
-    if (response.status() >= 400) note(complaints.requests, `${response.status()} ${response.url()}`);
-  });
+  browser = await openBrowser({ phone: options.phone });
+  const { page, complaints } = browser;
   await page.goto(new URL(`/watch/${options.room}?protocol=${options.protocol}`, options.base).href);
   await page.waitForFunction(() => window.tidewater !== undefined, undefined, { timeout: 10_000 });
   if (options.overlay) await page.keyboard.press('i');
@@ -93,8 +60,7 @@ try {
 } catch (error) {
   console.error(`watch.mjs: ${error.message}`);
 } finally {
-  await context?.close();
-  await rm(profile, { recursive: true, force: true, maxRetries: 5 });
+  await browser?.close();
 }
 process.exit(status);
 

@@ -19,6 +19,14 @@ import { Supervisor, type Action, type State } from './supervisor';
 
 const FPS_WINDOW_MS = 2_000;
 
+/** What the page wants to hear. */
+export interface PlayerEvents {
+  /** State, volume or muting changed. */
+  changed(): void;
+  /** The picture is about to go: the engine is being dropped. */
+  leaving(): void;
+}
+
 export class Player {
   private readonly supervisor = new Supervisor();
   private readonly urls: Endpoints;
@@ -41,7 +49,7 @@ export class Player {
     origin: string,
     private readonly abilities: Abilities,
     private chosen: Protocol,
-    private readonly onChange: () => void,
+    private readonly events: PlayerEvents,
   ) {
     this.urls = endpoints(room, origin);
   }
@@ -158,7 +166,7 @@ export class Player {
     on(video, 'play', () => {
       if (this.state.name === 'paused') this.run(supervisor.resume(performance.now()));
     });
-    on(video, 'volumechange', this.onChange);
+    on(video, 'volumechange', () => this.events.changed());
     on(video, 'error', () => this.onMediaError());
     on(document, 'visibilitychange', () => this.onVisibility());
     on(window, 'online', () => this.run(supervisor.hurry()));
@@ -212,7 +220,7 @@ export class Player {
     if (state === this.shown) return;
     this.shown = state;
     if (state.name === 'playing') this.startupMs ??= performance.now() - this.attachedMs;
-    this.onChange();
+    this.events.changed();
   }
 
   private perform(action: Action): void {
@@ -275,12 +283,12 @@ export class Player {
 
   private detach(): void {
     this.attachment += 1;
+    if (this.engine === null) return;
     const quality = this.quality();
-    this.engine?.destroy();
-    if (this.engine !== null) {
-      this.droppedBefore.dropped += quality.dropped;
-      this.droppedBefore.frames += quality.frames;
-    }
+    this.droppedBefore.dropped += quality.dropped;
+    this.droppedBefore.frames += quality.frames;
+    this.events.leaving();
+    this.engine.destroy();
     this.engine = null;
   }
 

@@ -25,23 +25,23 @@ interface Wording {
 }
 
 const WORDING: Record<Protocol, Wording> = {
-  llhls: { label: 'LL-HLS', detail: 'Low latency, under a second behind' },
-  hls: { label: 'HLS', detail: 'Classic, several seconds behind, steadiest' },
-  flv: { label: 'HTTP-FLV', detail: 'Lowest latency, one long download' },
-  wsflv: { label: 'WS-FLV', detail: 'Lowest latency, over a WebSocket' },
+  llhls: { label: 'LL-HLS', detail: 'Low latency: under a second behind' },
+  hls: { label: 'HLS', detail: 'Classic: steady, seconds behind' },
+  flv: { label: 'HTTP-FLV', detail: 'Lowest latency: one long download' },
+  wsflv: { label: 'WS-FLV', detail: 'Lowest latency: over a WebSocket' },
 };
 
-const ALIASES: Readonly<Record<string, Protocol>> = {
-  'll-hls': 'llhls',
-  httpflv: 'flv',
-  'http-flv': 'flv',
-  'ws-flv': 'wsflv',
-};
+const ALIASES: ReadonlyMap<string, Protocol> = new Map([
+  ['ll-hls', 'llhls'],
+  ['httpflv', 'flv'],
+  ['http-flv', 'flv'],
+  ['ws-flv', 'wsflv'],
+]);
 
 /** The protocol that `text` names, null if none. */
 export function parseProtocol(text: string | null): Protocol | null {
   const wanted = text?.toLowerCase() ?? '';
-  return PROTOCOLS.find((protocol) => protocol === wanted) ?? ALIASES[wanted] ?? null;
+  return PROTOCOLS.find((protocol) => protocol === wanted) ?? ALIASES.get(wanted) ?? null;
 }
 
 export function protocolLabel(protocol: Protocol): string {

@@ -228,8 +228,7 @@ export class Supervisor {
     if (!visible) return [];
     this.attachedMs = nowMs; // timers slept; a fresh limit for what was loading
     if (this.current.name === 'playing') this.actions.push('go-live');
-    this.hurry();
-    return this.take();
+    return this.hurry();
   }
 
   /** The viewer is tired of waiting, or the network came back: whatever is due later is due now. */

@@ -26,6 +26,9 @@ const PILLS: Record<State['name'], string> = {
   failed: 'Error',
 };
 
+/** States in which there is something to pause or to go on with. */
+const PLAYABLE: ReadonlySet<State['name']> = new Set(['loading', 'playing', 'paused', 'waiting']);
+
 export class Controls {
   private readonly play = byId('play', HTMLButtonElement);
   private readonly bigPlay = byId('big-play', HTMLButtonElement);
@@ -64,6 +67,7 @@ export class Controls {
     const { state, video } = this.player;
     const resting = state.name === 'paused' || state.name === 'failed';
     relabel(this.play, resting ? 'play' : 'pause', resting ? 'Play' : 'Pause');
+    this.play.hidden = !PLAYABLE.has(state.name);
     this.bigPlay.hidden = state.name !== 'paused';
     const silent = video.muted || video.volume === 0;
     relabel(this.mute, silent ? 'muted' : 'sound', silent ? 'Unmute' : 'Mute');

@@ -19,8 +19,9 @@ import { elsewhereRows } from './elsewhere';
 import { commandOf, type Command } from './keys';
 import { Overlay } from './overlay';
 import { ProtocolMenu } from './protocol-menu';
-import { Stage } from './stage';
 import { recallSound, rememberSound } from './sound';
+import { Stage } from './stage';
+import { Still } from './still';
 
 declare global {
   interface Window {
@@ -42,7 +43,11 @@ function watch(room: Room): void {
   recallSound(video);
 
   // The parts below are built before the player first reports, so `refresh` may use them all.
-  const player = new Player(video, room, location.origin, abilities, wanted, () => refresh());
+  const player = new Player(video, room, location.origin, abilities, wanted, {
+    changed: () => refresh(),
+    leaving: () => still.capture(video),
+  });
+  const still = new Still();
   const card = new Card(() => player.retry());
   const overlay = new Overlay(() => player.stats());
   const menu = new ProtocolMenu(abilities, (protocol) => choose(protocol));
@@ -59,7 +64,8 @@ function watch(room: Room): void {
     card.show(messageOf(state));
     controls.refresh();
     menu.show(player.protocol);
-    if (state.name !== 'playing') stage.wake();
+    if (state.name === 'playing') still.clear();
+    else stage.wake();
     if (!player.soundBlocked) rememberSound(video);
   }
 
@@ -139,8 +145,7 @@ function describe(room: Room): void {
 function showBadName(): void {
   byId('stage', HTMLElement).dataset['state'] = 'failed';
   byId('title', HTMLElement).textContent = 'No such room';
-  byId('about', HTMLElement).hidden = true;
-  byId('controls', HTMLElement).hidden = true;
+  for (const id of ['about', 'controls', 'pill', 'share']) byId(id, HTMLElement).hidden = true;
   new Card(() => location.assign('/')).show({
     mark: 'trouble',
     title: 'This is not a room',

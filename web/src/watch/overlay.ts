@@ -16,21 +16,24 @@ const BASIS: Record<LatencyBasis, string> = {
   buffer: 'buffered; network not counted',
 };
 
+/** A label, its value, and what only a wide screen has room for. */
+export type Row = readonly [label: string, value: string, note?: string];
+
 /** The rows to show. */
-export function overlayRows(stats: Stats): readonly (readonly [label: string, value: string])[] {
-  const { latency_s, latency_basis, edge_latency_s, target_latency_s } = stats;
-  const rows: [string, string][] = [
-    ['Protocol', `${protocolLabel(stats.protocol)}${stats.engine === null ? '' : ` · ${stats.engine}`}`],
-    ['Latency', latency_s === null || latency_basis === null ? '–' : `${seconds(latency_s)} ${BASIS[latency_basis]}`],
+export function overlayRows(stats: Stats): readonly Row[] {
+  const { latency_basis } = stats;
+  const rows: Row[] = [
+    ['Protocol', protocolLabel(stats.protocol), stats.engine ?? ''],
+    ['Latency', seconds(stats.latency_s), latency_basis === null ? '' : BASIS[latency_basis]],
   ];
-  if (latency_basis === 'program-date-time') rows.push(['Live edge', `${seconds(edge_latency_s)} behind`]);
+  if (latency_basis === 'program-date-time') rows.push(['Live edge', seconds(stats.edge_latency_s), 'behind it']);
   rows.push(
-    ['Target', `${seconds(target_latency_s)} · speed ${stats.playback_rate.toFixed(2)}×`],
+    ['Target', seconds(stats.target_latency_s), `speed ${stats.playback_rate.toFixed(2)}×`],
     ['Buffer', seconds(stats.buffer_s)],
     ['Bitrate', bitrate(stats.bitrate_bps)],
-    ['Picture', picture(stats)],
-    ['Dropped', `${stats.dropped} of ${stats.frames} frames`],
-    ['Stalls', `${stats.stalls} · ${seconds(stats.stalled_s)}`],
+    ['Picture', picture(stats), stats.fps === null ? '' : `${stats.fps.toFixed(1)} fps`],
+    ['Dropped', String(stats.dropped), `of ${stats.frames} frames`],
+    ['Stalls', String(stats.stalls), seconds(stats.stalled_s)],
     ['Reconnects', String(stats.reconnects)],
   );
   if (stats.codecs !== null) rows.push(['Codecs', stats.codecs]);
@@ -47,9 +50,8 @@ function bitrate(bps: number | null): string {
   return bps >= 1_000_000 ? `${(bps / 1_000_000).toFixed(2)} Mbit/s` : `${Math.round(bps / 1000)} kbit/s`;
 }
 
-function picture({ width, height, fps }: Stats): string {
-  if (width === 0) return 'no video';
-  return `${width} × ${height}${fps === null ? '' : ` · ${fps.toFixed(1)} fps`}`;
+function picture({ width, height }: Stats): string {
+  return width === 0 ? 'none' : `${width} × ${height}`;
 }
 
 export class Overlay {
@@ -71,9 +73,11 @@ export class Overlay {
   }
 
   private render(): void {
-    const rows = overlayRows(this.read()).map(([label, value]) => {
+    const rows = overlayRows(this.read()).map(([label, value, note]) => {
       const row = make('div', 'overlay-row');
-      row.append(make('dt', '', label), make('dd', '', value));
+      const data = make('dd', '', value);
+      if (note) data.append(make('span', 'note', ` ${note}`));
+      row.append(make('dt', '', label), data);
       return row;
     });
     this.list.replaceChildren(...rows);
