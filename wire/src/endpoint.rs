@@ -38,7 +38,7 @@ use crate::{
 
 pub use dispatch::{KIND_TIMEOUT, SERVICE_END_GRACE};
 pub use peer::{OPEN_TIMEOUT, Peer};
-pub use transport::{IDLE_TIMEOUT, KEEP_ALIVE, Limits};
+pub use transport::{HANDSHAKE_TIMEOUT, IDLE_TIMEOUT, KEEP_ALIVE, Limits};
 
 /// How long a dial may take, from the first packet to both hellos.
 pub const DIAL_TIMEOUT: Duration = Duration::from_secs(2);
@@ -363,28 +363,23 @@ fn refuse(connection: &Connection, error: &Error) {
 }
 
 async fn follow(endpoint: Weak<Inner>, files: IdentityFiles, every: Duration) {
-    let mut taken = stamps(&files);
-    let mut complained = taken;
+    // What the identity in use was read from is not known, so the first look reads them.
+    let mut taken = None;
+    let mut complained = None;
     let mut ticks = tokio::time::interval(every);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
-        let now = stamps(&files);
+        let now = Some(stamps(&files));
         if now == taken {
             continue;
         }
         let Some(inner) = endpoint.upgrade() else { return };
-        let endpoint = Endpoint { inner };
-        let (node, read_from) = (endpoint.node(), files.clone());
-        let loaded = tokio::task::spawn_blocking(move || read_from.load(&node)).await;
-        let outcome = match loaded {
-            Ok(Ok(identity)) => endpoint.reload(&identity).map_err(|error| error.to_string()),
-            Ok(Err(error)) => Err(error.to_string()),
-            Err(error) => Err(error.to_string()),
-        };
-        match outcome {
-            Ok(()) => {
-                tracing::info!(cert = %files.cert.display(), "certificates reloaded");
+        match take_up(&Endpoint { inner }, &files).await {
+            Ok(is_new) => {
+                if is_new {
+                    tracing::info!(cert = %files.cert.display(), "certificates reloaded");
+                }
                 taken = now;
             }
             Err(why) => {
@@ -396,6 +391,18 @@ async fn follow(endpoint: Weak<Inner>, files: IdentityFiles, every: Duration) {
             }
         }
     }
+}
+
+/// Takes the identity in `files` into use; false if it is the one in use already.
+async fn take_up(endpoint: &Endpoint, files: &IdentityFiles) -> Result<bool, String> {
+    let (node, files) = (endpoint.node(), files.clone());
+    let loaded = tokio::task::spawn_blocking(move || files.load(&node)).await;
+    let identity = loaded.map_err(|error| error.to_string())?.map_err(|error| error.to_string())?;
+    if read(&endpoint.inner.dialling).identity.is_same(&identity) {
+        return Ok(false);
+    }
+    endpoint.reload(&identity).map_err(|error| error.to_string())?;
+    Ok(true)
 }
 
 type Stamp = Option<(SystemTime, u64)>;

@@ -95,6 +95,12 @@ impl Identity {
         self.inner.not_after
     }
 
+    /// Whether `other` shows the same certificates and trusts the same CA.
+    #[must_use]
+    pub fn is_same(&self, other: &Self) -> bool {
+        self.inner.chain == other.inner.chain && self.inner.roots.roots == other.inner.roots.roots
+    }
+
     /// The TLS of accepted connections: the dialler must show a certificate of the CA.
     ///
     /// # Errors

@@ -9,7 +9,7 @@ use std::{
         Arc, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use quinn::{Connection, Incoming};
@@ -27,11 +27,6 @@ use crate::{
     service::StreamKind,
     stream::{Receiver, Sender},
 };
-
-/// How long an accepted connection may take for its TLS handshake.
-const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long it may then take for its hello.
-const HELLO_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Accepts until the endpoint is closed, then waits for the connections to end.
 pub(super) async fn run(quinn: quinn::Endpoint, shared: Arc<Shared>) {
@@ -103,15 +98,16 @@ async fn serve(
 
 async fn meet(shared: &Arc<Shared>, incoming: Incoming) -> Result<(Peer, Place), Error> {
     let connecting = incoming.accept().map_err(|error| Error::from_connection(&error))?;
-    let connection = match timeout(HANDSHAKE_TIMEOUT, connecting).await {
+    let after = shared.limits.handshake_timeout;
+    let connection = match timeout(after, connecting).await {
         Ok(connected) => connected.map_err(|error| Error::from_connection(&error))?,
         Err(_) => {
-            return Err(Error::TimedOut { what: "TLS handshake", after: HANDSHAKE_TIMEOUT });
+            return Err(Error::TimedOut { what: "TLS handshake", after });
         }
     };
-    let answered = match timeout(HELLO_TIMEOUT, answer(shared, &connection)).await {
+    let answered = match timeout(after, answer(shared, &connection)).await {
         Ok(answered) => answered,
-        Err(_) => Err(Error::TimedOut { what: "hello", after: HELLO_TIMEOUT }),
+        Err(_) => Err(Error::TimedOut { what: "hello", after }),
     };
     let (hello, version, place) = answered.inspect_err(|error| refuse(&connection, error))?;
     Ok((Peer::new(hello, version, false, connection), place))
@@ -194,6 +190,8 @@ impl Default for Throttle {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     #[test]

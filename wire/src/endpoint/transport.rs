@@ -23,6 +23,8 @@ pub const KEEP_ALIVE: Duration = Duration::from_secs(2);
 /// Silence after which a connection is given up. A node that dies is noticed sooner by others:
 /// placement goes by heartbeats, and a node that restarts says so at once (see [`reset_secret`]).
 pub const IDLE_TIMEOUT: Duration = Duration::from_secs(6);
+/// How long an accepted connection may take for its TLS handshake, and then again for its hello.
+pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 /// First guess at the path's datagram size, in bytes: fits in every common tunnel (1,420 bytes of
 /// `WireGuard`, 1,450 of VXLAN) with IPv6 and UDP headers. Discovery goes up from here.
 const INITIAL_MTU: u16 = 1350;
@@ -31,6 +33,9 @@ const INITIAL_MTU: u16 = 1350;
 const SOCKET_BUFFER_BYTES: usize = 4 << 20;
 /// Life of the token that proves an address under load (RFC 9000 section 8.1.2).
 const RETRY_TOKEN_LIFE: Duration = Duration::from_secs(5);
+/// Connection attempts waiting to be looked at; beyond, they are dropped without an answer. Looking
+/// takes no time, and refuses with an answer, so that this bounds memory only.
+const MAX_INCOMING: usize = 1024;
 /// Bytes kept for one connection attempt before it is looked at.
 const INCOMING_BUFFER_BYTES: u64 = 64 << 10;
 /// The same for all attempts together.
@@ -67,6 +72,8 @@ pub struct Limits {
     pub idle_timeout: Duration,
     /// See [`KEEP_ALIVE`].
     pub keep_alive: Duration,
+    /// See [`HANDSHAKE_TIMEOUT`].
+    pub handshake_timeout: Duration,
 }
 
 impl Default for Limits {
@@ -82,6 +89,7 @@ impl Default for Limits {
             send_window_bytes: 32 << 20,
             idle_timeout: IDLE_TIMEOUT,
             keep_alive: KEEP_ALIVE,
+            handshake_timeout: HANDSHAKE_TIMEOUT,
         }
     }
 }
@@ -127,7 +135,6 @@ pub(super) struct TransportFactory {
     transport: Arc<TransportConfig>,
     /// Proofs of address stay good over a change of identity.
     token_key: Arc<hkdf::Prk>,
-    max_incoming: usize,
 }
 
 impl TransportFactory {
@@ -136,7 +143,6 @@ impl TransportFactory {
         Ok(Self {
             transport: Arc::new(limits.transport()?),
             token_key: Arc::new(salt.extract(&random_secret()?)),
-            max_incoming: limits.max_handshakes,
         })
     }
 
@@ -150,7 +156,7 @@ impl TransportFactory {
             // A node does not change its address; a packet from another one is a forgery.
             .migration(false)
             .retry_token_lifetime(RETRY_TOKEN_LIFE)
-            .max_incoming(self.max_incoming)
+            .max_incoming(MAX_INCOMING)
             .incoming_buffer_size(INCOMING_BUFFER_BYTES)
             .incoming_buffer_size_total(INCOMING_BUFFERS_BYTES);
         Ok(config)

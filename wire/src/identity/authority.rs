@@ -46,7 +46,12 @@ impl Authority {
     pub fn create(now: SystemTime) -> Result<Self, IdentityError> {
         let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(|e| cannot_issue(&e))?;
         let mut params = CertificateParams::default();
-        params.distinguished_name = named("Tidewater cluster CA");
+        // Two CAs of one name would be taken for each other until a signature fails to verify, and
+        // "bad signature" sends an operator in the wrong direction.
+        let mut mark = [0; 4];
+        fill_random(&mut mark)?;
+        params.distinguished_name =
+            named(&format!("Tidewater cluster CA {:08x}", u32::from_be_bytes(mark)));
         // It signs nodes only; no further CA below it is trusted.
         params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
@@ -223,9 +228,7 @@ fn set_validity(
     validity: Duration,
 ) -> Result<(), IdentityError> {
     let mut serial = [0; SERIAL_BYTES];
-    SystemRandom::new()
-        .fill(&mut serial)
-        .map_err(|_| IdentityError::Issue { why: "no random bytes".to_owned() })?;
+    fill_random(&mut serial)?;
     // A serial number is positive (RFC 5280 section 4.1.2.2).
     serial[0] &= 0x7f;
     params.serial_number = Some(SerialNumber::from_slice(&serial));
@@ -236,6 +239,12 @@ fn set_validity(
     params.not_before = epoch + since_epoch.saturating_sub(BACKDATED);
     params.not_after = epoch + since_epoch + validity;
     Ok(())
+}
+
+fn fill_random(bytes: &mut [u8]) -> Result<(), IdentityError> {
+    SystemRandom::new()
+        .fill(bytes)
+        .map_err(|_| IdentityError::Issue { why: "no random bytes".to_owned() })
 }
 
 fn cannot_issue(error: &rcgen::Error) -> IdentityError {
