@@ -1,1 +1,9 @@
-//! Black-box tests.
+//! Black-box tests: one promise a test, real processes, real sockets.
+
+mod hostile;
+mod lifecycle;
+mod light;
+mod metrics;
+mod players;
+mod repo;
+mod separate;

@@ -1,0 +1,169 @@
+//! Separate processes with certificates of their own: one control and origin, two edges.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use tests::process::Tidewater;
+use tests::publisher::Publisher;
+use tests::{addr, eventually, flv, hls, http};
+
+/// A node's place: its id, its addresses, its configuration file.
+struct Place {
+    id: &'static str,
+    ip: Ipv4Addr,
+    config: PathBuf,
+}
+
+impl Place {
+    fn new(dir: &Path, id: &'static str) -> Self {
+        Self { id, ip: addr::fresh(), config: dir.join(format!("{id}.toml")) }
+    }
+
+    fn at(&self, port: u16) -> SocketAddr {
+        (self.ip, port).into()
+    }
+
+    async fn start(&self) -> Result<Tidewater> {
+        Tidewater::run(&self.config, self.at(8081)).await
+    }
+
+    fn write(&self, roles: &str, control: &Place) -> Result<()> {
+        let (id, ip) = (self.id, self.ip);
+        let (control_id, control_ip) = (control.id, control.ip);
+        let text = format!(
+            r#"
+[node]
+id = "{id}"
+region = "eu"
+data = "data/{id}"
+roles = [{roles}]
+
+[cluster]
+listen = "{ip}:7400"
+advertise = "{ip}:7400"
+control = ["{control_id}@{control_ip}:7400"]
+ca = "certs/ca.pem"
+cert = "certs/{id}.pem"
+key = "certs/{id}.key"
+
+[rtmp]
+listen = "{ip}:1935"
+
+[http]
+listen = "{ip}:8080"
+
+[admin]
+listen = "{ip}:8081"
+
+[auth]
+publish = "open"
+allow_guests = true
+"#
+        );
+        Ok(std::fs::write(&self.config, text)?)
+    }
+}
+
+/// Writes certificates and configurations for one origin and two edges.
+async fn places(dir: &Path) -> Result<[Place; 3]> {
+    let certs = dir.join("certs");
+    let certs = certs.to_str().unwrap_or_default();
+    let done = Tidewater::command(&["certs", "init", "--dir", certs]).await?;
+    ensure!(done.0 == Some(0), "{done:?}");
+    let places = ["o1", "e1", "e2"].map(|id| Place::new(dir, id));
+    for place in &places {
+        let ip = place.ip.to_string();
+        let args = ["certs", "node", "--dir", certs, place.id, "--host", &ip];
+        let done = Tidewater::command(&args).await?;
+        ensure!(done.0 == Some(0), "{done:?}");
+        let roles = if place.id == "o1" { r#""control", "origin""# } else { r#""edge""# };
+        place.write(roles, &places[0])?;
+        let path = place.config.to_str().unwrap_or_default();
+        let checked = Tidewater::command(&["check-config", path]).await?;
+        ensure!(checked.0 == Some(0), "{checked:?}");
+    }
+    Ok(places)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn three_processes_serve_and_the_origin_may_be_killed_in_the_middle() -> Result<()> {
+    let dir = tempfile::tempdir()?;
+    let [o1, e1, e2] = places(dir.path()).await?;
+    let origin = o1.start().await?;
+    let (edge1, edge2) = (e1.start().await?, e2.start().await?);
+    let edges = [e1.at(8080), e2.at(8080)];
+
+    let mut publisher = Publisher::connect(o1.at(1935), "live", "far").await?;
+    let pushing = tokio::spawn(async move { publisher.send(Duration::from_secs(60)).await });
+    let mut hls = hls::Viewer::new(&edges, "live/far");
+    hls.watch(|tally, _| tally.segments >= 4).await?;
+    let last = hls.playlist().and_then(|list| list.segments.last().map(|s| s.msn));
+    let mut flv = flv::Viewer::connect(edges[1], "/live/far.flv").await?;
+    flv.watch(|seen| seen.video > 30).await?;
+
+    origin.kill().await?;
+    let lost = pushing.await?;
+    ensure!(lost.is_err(), "the encoder sees its connection break");
+    let origin = o1.start().await?;
+    let mut publisher = Publisher::connect(o1.at(1935), "live", "far").await?;
+    let pushing = tokio::spawn(async move { publisher.send(Duration::from_secs(60)).await });
+
+    // The home has lost its memory: the same URLs go on with higher numbers.
+    for edge in edges {
+        eventually("the edge goes on", async || {
+            let text = http::get(edge, "/live/far/main.m3u8").await.ok()?.text();
+            let first =
+                text.split("#EXT-X-MEDIA-SEQUENCE:").nth(1)?.lines().next()?.parse().ok()?;
+            (Some::<u64>(first) > last).then_some(())
+        })
+        .await?;
+    }
+    let mut again = hls::Viewer::new(&edges, "live/far");
+    again.watch(|tally, _| tally.segments >= 3).await?;
+    let mut flv = flv::Viewer::connect(edges[0], "/live/far.flv").await?;
+    flv.watch(|seen| seen.video > 30).await?;
+
+    pushing.abort();
+    for node in [edge1, edge2, origin] {
+        ensure!(node.terminate().await? == Some(0));
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_a_key_nobody_publishes_and_with_one_from_the_command_line_one_does() -> Result<()>
+{
+    let dir = tempfile::tempdir()?;
+    let [o1, ..] = places(dir.path()).await?;
+    let text =
+        std::fs::read_to_string(&o1.config)?.replace(r#"publish = "open""#, r#"publish = "key""#);
+    std::fs::write(&o1.config, text)?;
+    let origin = o1.start().await?;
+    let refused = Publisher::connect(o1.at(1935), "live", "locked").await.err();
+    ensure!(refused.is_some_and(|e| e.is::<tests::publisher::Refused>()));
+
+    let admin = format!("admin.listen={}", o1.at(8081));
+    let args = ["key", "create", "live/locked", "--json", "--set", &admin];
+    let (code, out, err) = Tidewater::command(&args).await?;
+    ensure!(code == Some(0), "{err}");
+    let made: serde_json::Value = serde_json::from_str(&out)?;
+    let (id, key) =
+        (made["id"].as_str().unwrap_or_default(), made["key"].as_str().unwrap_or_default());
+    ensure!(made["push_url"].as_str().is_some_and(|url| url.starts_with("rtmp://")), "{made}");
+
+    let wrong = Publisher::connect(o1.at(1935), "live", "locked?token=nonsense").await;
+    ensure!(wrong.is_err());
+    let other = Publisher::connect(o1.at(1935), "live", &format!("other?token={key}")).await;
+    ensure!(other.is_err(), "a key opens one room");
+    Publisher::connect(o1.at(1935), "live", &format!("locked?token={key}")).await?.finish().await?;
+    Publisher::connect(o1.at(1935), &format!("live?token={key}"), "locked").await?.finish().await?;
+
+    let (code, _, err) = Tidewater::command(&["key", "revoke", id, "--set", &admin]).await?;
+    ensure!(code == Some(0), "{err}");
+    let revoked = Publisher::connect(o1.at(1935), "live", &format!("locked?token={key}")).await;
+    ensure!(revoked.is_err());
+    ensure!(!origin.log().has(&[key]), "the key is in the log");
+    origin.kill().await
+}
