@@ -18,6 +18,7 @@
 //! those who carry it further.
 //! Sockets, clocks and tasks are in `stream`, `endpoint` and `links` alone; the rest is pure.
 
+pub mod contribute;
 pub mod control;
 pub mod endpoint;
 pub mod error;
