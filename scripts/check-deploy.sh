@@ -14,8 +14,8 @@ fi
 
 for file in deploy/prometheus/*; do
   case $file in
-    *alerts*.yml | *rules*.yml) promtool check rules "$file" ;;
     *test*.yml) promtool test rules "$file" ;;
+    *alerts*.yml | *rules*.yml) promtool check rules "$file" ;;
     *.yml) promtool check config --syntax-only "$file" ;;
   esac
 done
