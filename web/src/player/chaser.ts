@@ -14,6 +14,13 @@ export const MIN_AHEAD_S = 0.3;
 /** So far behind its target that chasing would take longer than anyone waits: jump instead. */
 export const JUMP_BEHIND_S = 5;
 
+/** Right after the start, a skip to the target is looked for during this time. */
+export const START_MS = 2_000;
+/** It leaves so much in the buffer, */
+export const START_BUFFER_S = 0.45;
+/** and less than this is chased. */
+export const MIN_SKIP_S = 0.15;
+
 /** What a stall adds to the target. */
 export const STALL_STEP_S = 0.2;
 /** All that stalls may add. */
@@ -39,6 +46,25 @@ export function chaseRate({ latencyS, targetS, aheadS }: Chase): number {
 /** Whether to seek to the live edge rather than to chase it. */
 export function shouldJump(latencyS: number, targetS: number): boolean {
   return latencyS > targetS + JUMP_BEHIND_S;
+}
+
+/**
+ * One skip per start. hls.js starts at the beginning of a segment, up to a second before the target; inside
+ * the buffer a skip is hardly seen in the first moments, while chasing would take ten times as long.
+ */
+export class StartSkip {
+  private startedMs: number | null = null;
+  private done = false;
+
+  /** Seconds to go forward by now; 0 for none. */
+  skipS(nowMs: number, { latencyS, targetS, aheadS }: Chase): number {
+    this.startedMs ??= nowMs;
+    if (this.done || nowMs - this.startedMs > START_MS) return 0;
+    const behindS = latencyS - targetS;
+    if (behindS < MIN_SKIP_S || aheadS - behindS < START_BUFFER_S) return 0;
+    this.done = true;
+    return behindS;
+  }
 }
 
 /**

@@ -7,7 +7,7 @@
  * ManagedMediaSource (iOS 17.1 and later).
  */
 import Hls, { ErrorDetails, ErrorTypes, Events, type ErrorData, type HlsConfig, type RetryConfig } from 'hls.js/light';
-import { chaseRate, LatencyTarget, shouldJump } from './chaser';
+import { chaseRate, LatencyTarget, shouldJump, StartSkip } from './chaser';
 import { NO_FIGURES, type Engine, type EngineEvents, type Figures, type Latency } from './engine';
 import { faultKindOfStatus, type Fault } from './fault';
 import { SpanMeter } from './meter';
@@ -56,6 +56,7 @@ export class HlsEngine implements Engine {
   private readonly hls: Hls;
   private readonly target = new LatencyTarget();
   private readonly bitrate = new SpanMeter(BITRATE_WINDOW_S);
+  private readonly startSkip = new StartSkip();
   private over = false;
 
   /** Whether hls.js can run in this browser. */
@@ -93,7 +94,10 @@ export class HlsEngine implements Engine {
     if (shouldJump(edgeLatencyS, targetS)) this.goLive();
     if (!this.lowLatency) return;
     const aheadS = bufferedAheadS(this.video.buffered, this.video.currentTime);
-    this.setRate(chaseRate({ latencyS: edgeLatencyS, targetS, aheadS }));
+    const chase = { latencyS: edgeLatencyS, targetS, aheadS };
+    const skipS = this.startSkip.skipS(nowMs, chase);
+    if (skipS > 0) this.video.currentTime += skipS;
+    this.setRate(chaseRate(chase));
   }
 
   stalled(nowMs: number): void {

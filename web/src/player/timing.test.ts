@@ -1,7 +1,7 @@
 /** The small clocks of the player: back-off, chaser, stall watch, meters. */
 import { describe, expect, test } from 'vitest';
 import { FIRST_RETRY_MS, MAX_DELAY_MS, retryDelayMs } from './backoff';
-import { CALM_MS, chaseRate, LatencyTarget, MAX_EXTRA_S, shouldJump, STALL_STEP_S } from './chaser';
+import { CALM_MS, chaseRate, LatencyTarget, MAX_EXTRA_S, shouldJump, STALL_STEP_S, START_MS, StartSkip } from './chaser';
 import { CounterMeter, SpanMeter } from './meter';
 import { bufferedAheadS, bufferedEndS } from './playhead';
 import { BLIND_MS, STALL_AFTER_MS, StallWatch } from './stall';
@@ -30,6 +30,17 @@ describe('chaser', () => {
   test('jumps rather than chase for a minute', () => {
     expect(shouldJump(5.5, 0.6)).toBe(false);
     expect(shouldJump(6, 0.6)).toBe(true);
+  });
+
+  test('skips once at the start, as soon as the buffer allows it', () => {
+    const skip = new StartSkip();
+    expect(skip.skipS(0, { latencyS: 1.4, targetS: 0.6, aheadS: 0.9 })).toBe(0);
+    expect(skip.skipS(100, { latencyS: 1.4, targetS: 0.6, aheadS: 1.3 })).toBeCloseTo(0.8);
+    expect(skip.skipS(200, { latencyS: 1.4, targetS: 0.6, aheadS: 1.3 })).toBe(0);
+    expect(new StartSkip().skipS(0, { latencyS: 0.7, targetS: 0.6, aheadS: 5 })).toBe(0);
+    const late = new StartSkip();
+    late.skipS(0, { latencyS: 1.4, targetS: 0.6, aheadS: 0.2 });
+    expect(late.skipS(START_MS + 100, { latencyS: 1.4, targetS: 0.6, aheadS: 5 })).toBe(0);
   });
 
   test('a stall raises the target, calm brings it back, and both have limits', () => {
