@@ -43,7 +43,7 @@ const SCHEDULE_EVERY: Duration = Duration::from_millis(100);
 
 /// The time, as the driver is told it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Now {
+pub(crate) struct Now {
     /// Since some fixed point; never goes back.
     pub mono: Duration,
     /// Seconds since 1970 by the wall clock, which may jump. No safety rests on it.
@@ -51,11 +51,11 @@ pub struct Now {
 }
 
 /// Names the asker of a question; chosen by whoever asks.
-pub type Token = u64;
+pub(crate) type Token = u64;
 
 /// What happens to a member.
 #[derive(Debug)]
-pub enum Input {
+pub(crate) enum Input {
     /// A message of a peer, protobuf-decoded and addressed to this member.
     Message(Box<Message>),
     /// A question of `peer`.
@@ -97,7 +97,7 @@ pub enum Input {
 
 /// Something to ask another control node, once.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Errand {
+pub(crate) enum Errand {
     /// What is on its disk?
     Probe {
         /// The raft id it shall take.
@@ -133,7 +133,7 @@ pub struct Leadership {
 
 /// What changed in the state, for readers outside the driver.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Published {
+pub(crate) struct Published {
     /// The log index up to which entries are applied.
     pub revision: u64,
     /// Everything is in here; what is not, is gone.
@@ -146,7 +146,7 @@ pub struct Published {
 
 /// What a step leads to, in the order in which things may be done.
 #[derive(Debug, Default)]
-pub struct Outputs {
+pub(crate) struct Outputs {
     /// Messages for peers. They may be lost, doubled and reordered.
     pub messages: Vec<Message>,
     /// Answers.
@@ -159,7 +159,7 @@ pub struct Outputs {
 
 /// Figures of a member.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Figures {
+pub(crate) struct Figures {
     /// The Raft term.
     pub term: u64,
     /// Whether it leads.
@@ -177,7 +177,7 @@ pub struct Figures {
 }
 
 /// A member.
-pub struct Driver<D: Disk> {
+pub(crate) struct Driver<D: Disk> {
     me: NodeId,
     node: Node<D>,
     replica: Replica,
@@ -202,7 +202,7 @@ impl<D: Disk> Driver<D> {
     ///
     /// # Errors
     /// [`Fault`] if the disk is not empty or fails.
-    pub fn found(
+    pub(crate) fn found(
         disk: D,
         cluster: wire::ClusterId,
         founders: &[(NodeId, SocketAddr)],
@@ -229,7 +229,7 @@ impl<D: Disk> Driver<D> {
     ///
     /// # Errors
     /// [`Fault`] if the disk is not empty or fails.
-    pub fn adopt(disk: D, identity: Identity) -> Result<(), Fault> {
+    pub(crate) fn adopt(disk: D, identity: Identity) -> Result<(), Fault> {
         let mut log = Log::open(disk)?;
         match log.image().identity {
             Some(taken) if taken == identity => Ok(()),
@@ -246,7 +246,7 @@ impl<D: Disk> Driver<D> {
     ///
     /// # Errors
     /// [`Fault`] if the disk fails, makes no sense or is nobody's.
-    pub fn start(me: NodeId, disk: D, seed: u64) -> Result<Self, Fault> {
+    pub(crate) fn start(me: NodeId, disk: D, seed: u64) -> Result<Self, Fault> {
         let log = Log::open(disk)?;
         let identity = log.image().identity.ok_or(StorageError::Damaged { what: "identity" })?;
         let snapshot = &log.image().snapshot;
@@ -288,7 +288,7 @@ impl<D: Disk> Driver<D> {
     ///
     /// # Errors
     /// [`Fault`]: the driver must be dropped. Whoever waits for an answer gets none.
-    pub fn step(
+    pub(crate) fn step(
         &mut self,
         now: Now,
         inputs: impl IntoIterator<Item = Input>,
@@ -320,25 +320,20 @@ impl<D: Disk> Driver<D> {
     }
 
     /// How often [`Driver::step`] wants to be called.
-    pub const TICK: Duration = Duration::from_millis(TICK_MS);
+    pub(crate) const TICK: Duration = Duration::from_millis(TICK_MS);
 
     /// Who leads.
-    pub const fn leadership(&self) -> &Leadership {
+    pub(crate) const fn leadership(&self) -> &Leadership {
         &self.leadership
     }
 
     /// The replicated state, as far as this member has applied it.
-    pub const fn state(&self) -> &State {
+    pub(crate) const fn state(&self) -> &State {
         &self.replica.state
     }
 
-    /// This member's raft id.
-    pub fn raft_id(&self) -> u64 {
-        self.node.raft_id()
-    }
-
     /// Figures for metrics.
-    pub fn figures(&self) -> Figures {
+    pub(crate) fn figures(&self) -> Figures {
         let log = self.node.log();
         Figures {
             term: self.node.term(),
@@ -351,7 +346,7 @@ impl<D: Disk> Driver<D> {
     }
 
     /// The state of the control plane as this member sees it.
-    pub fn status(&self) -> ClusterStatus {
+    pub(crate) fn status(&self) -> ClusterStatus {
         members::status(&self.replica.state, &self.node, &self.leases, &self.leadership)
     }
 
@@ -426,12 +421,7 @@ impl<D: Disk> Driver<D> {
         now.unix_s.saturating_sub(CLOCK_START_UNIX_S).max(led).max(self.replica.state.clock_s())
     }
 
-    fn propose(
-        &mut self,
-        now: Now,
-        command: Command,
-        waiting: Waiting,
-    ) -> Result<(), Refusal> {
+    fn propose(&mut self, now: Now, command: Command, waiting: Waiting) -> Result<(), Refusal> {
         let stamped = Stamped { at_s: self.clock_s(now), command };
         let data = stamped.encode().map_err(|error| Refusal::Invalid(error.to_string()))?;
         if data.len() > crate::command::MAX_COMMAND_BYTES {
@@ -447,14 +437,14 @@ impl<D: Disk> Driver<D> {
     }
 
     fn expire(&mut self, now: Now, out: &mut Outputs) {
-        let expired = self.proposals.expire(now.mono).into_iter().flat_map(|waiting| match waiting
-        {
-            Waiting::Asker(token) => Some(token),
-            Waiting::Scheduler(subject) => {
-                self.scheduler.ended(&subject);
-                None
-            }
-        });
+        let expired =
+            self.proposals.expire(now.mono).into_iter().flat_map(|waiting| match waiting {
+                Waiting::Asker(token) => Some(token),
+                Waiting::Scheduler(subject) => {
+                    self.scheduler.ended(&subject);
+                    None
+                }
+            });
         let expired: Vec<Token> = expired.collect();
         let reads = self.reads.expire(now.mono);
         let parked = self.parked.expire(now.mono);

@@ -9,10 +9,10 @@
 
 pub(crate) mod ready;
 
-use rand::rngs::StdRng;
-use rand::{Rng as _, SeedableRng as _};
 use raft::eraftpb::{ConfChangeTransition, ConfChangeV2};
 use raft::{Config, RawNode, ReadOnlyOption, StateRole};
+use rand::rngs::StdRng;
+use rand::{Rng as _, SeedableRng as _};
 
 pub(crate) use raft::eraftpb::{
     ConfChangeSingle, ConfChangeType, ConfState, HardState, Message, MessageType, Snapshot,
@@ -157,11 +157,6 @@ impl<D: Disk> Node<D> {
         self.is_leader() && self.raw.raft.commit_to_current_term()
     }
 
-    /// Whether leadership is being handed on.
-    pub(crate) fn is_transferring(&self) -> bool {
-        self.raw.raft.lead_transferee.is_some()
-    }
-
     /// The raft id of the leader, if one is known.
     pub(crate) fn leader(&self) -> Option<u64> {
         Some(self.raw.raft.leader_id).filter(|id| *id != raft::INVALID_ID)
@@ -259,7 +254,11 @@ impl slog::Drain for ToTracing {
     type Ok = ();
     type Err = slog::Never;
 
-    fn log(&self, record: &slog::Record<'_>, values: &slog::OwnedKVList) -> Result<(), slog::Never> {
+    fn log(
+        &self,
+        record: &slog::Record<'_>,
+        values: &slog::OwnedKVList,
+    ) -> Result<(), slog::Never> {
         match record.level() {
             slog::Level::Critical | slog::Level::Error => {
                 tracing::error!(detail = %Fields(record, values), "raft: {}", record.msg());

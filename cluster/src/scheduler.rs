@@ -82,9 +82,8 @@ impl Scheduler {
         if self.ingests.len() > state.room_count() + SPARE_INGESTS {
             self.ingests.retain(|room, _| state.room(room).is_some());
         }
-        self.down_since.retain(|node, _| {
-            state.node(node).is_some_and(|row| row.state == NodeState::Down)
-        });
+        self.down_since
+            .retain(|node, _| state.node(node).is_some_and(|row| row.state == NodeState::Down));
         for row in state.nodes() {
             self.watch_node(row, now, state, leases, &mut due);
         }
@@ -282,8 +281,7 @@ mod tests {
         let grant = place(&mut state, 0, "o1", "o2");
         let mut scheduler = Scheduler::default();
         scheduler.claimed(&grant.room, &id("o3"));
-        let down =
-            Command::SetState { node: id("o1"), incarnation: 1, state: NodeState::Down };
+        let down = Command::SetState { node: id("o1"), incarnation: 1, state: NodeState::Down };
         run(&mut state, down);
         let due = scheduler.due(NOW, &state, &leases(&["o2", "o3"]));
         assert!(
@@ -331,8 +329,7 @@ mod tests {
     #[test]
     fn a_node_long_gone_is_forgotten() {
         let mut state = cluster();
-        let down =
-            Command::SetState { node: id("o3"), incarnation: 1, state: NodeState::Down };
+        let down = Command::SetState { node: id("o3"), incarnation: 1, state: NodeState::Down };
         run(&mut state, down);
         let mut scheduler = Scheduler::default();
         let mut leases = leases(&["o1", "o2"]);
@@ -341,6 +338,9 @@ mod tests {
         leases.renew(&id("o1"), None, later);
         leases.renew(&id("o2"), None, later);
         let due = scheduler.due(later, &state, &leases);
-        assert!(matches!(&due[..], [(_, Command::Forget { node })] if *node == id("o3")), "{due:?}");
+        assert!(
+            matches!(&due[..], [(_, Command::Forget { node })] if *node == id("o3")),
+            "{due:?}"
+        );
     }
 }

@@ -20,7 +20,7 @@ use wire::ClusterId;
 
 /// Whose log a disk holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Identity {
+pub(crate) struct Identity {
     /// The cluster.
     pub cluster: ClusterId,
     /// The raft id, bound to this disk for ever.
@@ -29,7 +29,7 @@ pub struct Identity {
 
 /// Everything on a disk, as read at start.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub struct Image {
+pub(crate) struct Image {
     /// Random, drawn when the disk was first opened; another one after it was wiped.
     pub disk: u64,
     /// None on a disk that is in no cluster yet.
@@ -46,7 +46,7 @@ pub struct Image {
 
 /// One atomic change of a disk.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub struct Batch {
+pub(crate) struct Batch {
     /// Becomes the disk's identity.
     pub identity: Option<Identity>,
     /// Takes the place of the stored one.
@@ -92,7 +92,7 @@ pub enum StorageError {
 }
 
 /// A place that keeps batches.
-pub trait Disk: Send {
+pub(crate) trait Disk: Send {
     /// Reads everything.
     ///
     /// # Errors
@@ -149,7 +149,7 @@ impl<D: Disk> Log<D> {
     pub(crate) fn write(&mut self, mut batch: Batch) -> Result<(), StorageError> {
         let only_commit =
             batch.entries.is_empty() && batch.snapshot.is_none() && batch.identity.is_none();
-        if !(only_commit && !batch.sync) {
+        if !only_commit || batch.sync {
             if batch.hard_state.is_none() {
                 batch.hard_state = Some(self.image.hard_state.clone());
             }
@@ -196,7 +196,7 @@ impl<D: Disk> Log<D> {
 
 impl Image {
     /// What a batch leaves: the meaning of [`Batch`], shared by memory and simulated disks.
-    pub fn apply(&mut self, batch: Batch) {
+    pub(crate) fn apply(&mut self, batch: Batch) {
         if let Some(identity) = batch.identity {
             self.identity = Some(identity);
         }
@@ -328,12 +328,8 @@ mod tests {
         let mut log = log();
         let mut snapshot = Snapshot::default();
         snapshot.mut_metadata().index = 4;
-        let batch = Batch {
-            snapshot: Some(snapshot),
-            base: Some((3, 1)),
-            sync: true,
-            ..Batch::default()
-        };
+        let batch =
+            Batch { snapshot: Some(snapshot), base: Some((3, 1)), sync: true, ..Batch::default() };
         log.write(batch).unwrap();
         assert_eq!((log.first(), log.last(), log.term(3).unwrap()), (4, 5, 1));
         assert_eq!(log.tail_bytes(), 10, "one entry after the snapshot");
@@ -348,7 +344,8 @@ mod tests {
     fn a_received_snapshot_drops_the_whole_log() {
         for index in [3, 9] {
             let mut log = log();
-            let batch = Batch { base: Some((index, 3)), clear: true, sync: true, ..Batch::default() };
+            let batch =
+                Batch { base: Some((index, 3)), clear: true, sync: true, ..Batch::default() };
             log.write(batch).unwrap();
             assert_eq!((log.first(), log.last(), log.tail_bytes()), (index + 1, index, 0));
             assert_eq!(log.term(index).unwrap(), 3);

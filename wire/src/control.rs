@@ -447,6 +447,8 @@ pub enum Ask {
         cluster: ClusterId,
         /// The fresh raft id.
         raft_id: u64,
+        /// The disk it is meant for, from [`Disk::Empty`]; another disk refuses.
+        disk: u64,
     },
     /// Set or, without a value, clear a cluster-wide setting. Leader only.
     Set {
@@ -463,7 +465,11 @@ pub enum Ask {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Disk {
     /// No cluster: a new node, or one whose disk was wiped.
-    Empty,
+    Empty {
+        /// Random, drawn when the empty disk was first opened: a wiped disk has another one, so that
+        /// no raft id is ever used from two disks.
+        disk: u64,
+    },
     /// Member of this cluster.
     Member {
         /// The cluster.

@@ -56,10 +56,9 @@ impl<D: Disk> Driver<D> {
             }
             Ask::Register { spec } => return self.register(now, token, peer, spec, out),
             Ask::Claim { room, ingest } => return self.claim(now, token, room, ingest),
-            Ask::Confirm { .. }
-            | Ask::CheckKey { .. }
-            | Ask::ListKeys { .. }
-            | Ask::Settings => return self.reads.insert(token, ask, now.mono),
+            Ask::Confirm { .. } | Ask::CheckKey { .. } | Ask::ListKeys { .. } | Ask::Settings => {
+                return self.reads.insert(token, ask, now.mono);
+            }
             Ask::Release { room, epoch, next_msn } => Command::Release { room, epoch, next_msn },
             Ask::CreateKey { id, room, hash } => Command::CreateKey { id, room, hash },
             Ask::RevokeKey { id } => Command::RevokeKey { id },
@@ -80,7 +79,11 @@ impl<D: Disk> Driver<D> {
                 out.replies.push((token, Ok(Answer::Done)));
                 return Ok(());
             }
-            Ask::Status | Ask::Locate { .. } | Ask::Rooms { .. } | Ask::Probe | Ask::Adopt { .. } => {
+            Ask::Status
+            | Ask::Locate { .. }
+            | Ask::Rooms { .. }
+            | Ask::Probe
+            | Ask::Adopt { .. } => {
                 return Err(Refusal::Invalid("not a question for the leader".to_owned()));
             }
         };
@@ -188,8 +191,7 @@ impl<D: Disk> Driver<D> {
         ingest: &NodeId,
     ) -> Result<(), Refusal> {
         let state = self.state();
-        let is_origin =
-            state.node(ingest).is_some_and(|row| row.spec.roles.has(Roles::ORIGIN));
+        let is_origin = state.node(ingest).is_some_and(|row| row.spec.roles.has(Roles::ORIGIN));
         let ingest = is_origin.then_some(ingest);
         let current = state.room(&room);
         let avoid = current.map(|placed| &placed.home);
@@ -215,8 +217,7 @@ impl<D: Disk> Driver<D> {
                     return Err(Refusal::Invalid(format!("node {to} is no origin")));
                 }
                 Some(row)
-                    if row.state == NodeState::Down
-                        || !self.leases.is_alive(&to, now.mono) =>
+                    if row.state == NodeState::Down || !self.leases.is_alive(&to, now.mono) =>
                 {
                     return Err(Refusal::Conflict(format!("node {to} is down")));
                 }
@@ -239,10 +240,6 @@ impl<D: Disk> Driver<D> {
             return Err(Refusal::Conflict(format!("node {node} is down")));
         }
         let state = if draining { NodeState::Draining } else { NodeState::Up };
-        Ok(Command::SetState {
-            node: node.clone(),
-            incarnation: row.spec.incarnation,
-            state,
-        })
+        Ok(Command::SetState { node: node.clone(), incarnation: row.spec.incarnation, state })
     }
 }

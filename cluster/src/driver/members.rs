@@ -9,11 +9,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use wire::NodeId;
-use wire::control::{
-    ClusterStatus, Disk as DiskContent, MemberInfo, NodeStatus, Part, Refusal,
-};
+use wire::control::{ClusterStatus, Disk as DiskContent, MemberInfo, NodeStatus, Part, Refusal};
 
-use super::pending::Waiting;
 use super::{Driver, Errand, Leadership, Now, Outputs};
 use crate::command::Command;
 use crate::leases::Leases;
@@ -121,13 +118,7 @@ impl<D: Disk> Driver<D> {
         adds.chain(removes).collect()
     }
 
-    pub(super) fn probed(
-        &mut self,
-        now: Now,
-        raft_id: u64,
-        disk: DiskContent,
-        out: &mut Outputs,
-    ) {
+    pub(super) fn probed(&mut self, now: Now, raft_id: u64, disk: DiskContent, out: &mut Outputs) {
         let Some(member) = self.joining(raft_id) else { return };
         match disk {
             DiskContent::Empty { disk } if member.disk.is_none() => {

@@ -161,7 +161,8 @@ impl Reads {
     pub(super) fn give_up(&mut self) -> Vec<Token> {
         let reads = std::mem::take(&mut self.waiting).into_iter();
         let round = self.round.take().into_iter().flat_map(|(_, reads)| reads);
-        let confirmed = std::mem::take(&mut self.confirmed).into_iter().flat_map(|(_, reads)| reads);
+        let confirmed =
+            std::mem::take(&mut self.confirmed).into_iter().flat_map(|(_, reads)| reads);
         reads.chain(round).chain(confirmed).map(|(token, _, _)| token).collect()
     }
 }

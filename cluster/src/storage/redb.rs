@@ -10,6 +10,7 @@ use std::collections::VecDeque;
 use std::fs;
 use std::path::Path;
 
+use prometheus::Histogram;
 use protobuf::Message as _;
 use raft::eraftpb::{Entry, HardState, Snapshot};
 use redb::{Database, Durability, ReadableDatabase as _, ReadableTable as _, TableDefinition};
@@ -37,20 +38,30 @@ const BASE_TERM: &str = "base_term";
 /// A redb file that holds one member's log.
 pub(crate) struct RedbDisk {
     database: Database,
+    /// Takes the time of each durable write, in seconds.
+    sync_seconds: Histogram,
 }
 
 impl RedbDisk {
     /// Opens the file, or makes it, with `fresh` as the name of the new disk.
-    pub(crate) fn open(path: &Path, fresh: u64) -> Result<Self, StorageError> {
+    pub(crate) fn open(
+        path: &Path,
+        fresh: u64,
+        sync_seconds: Histogram,
+    ) -> Result<Self, StorageError> {
         if let Some(folder) = path.parent() {
             fs::create_dir_all(folder).map_err(|error| failed(::redb::Error::Io(error)))?;
         }
         let database = Database::builder().set_cache_size(CACHE_BYTES).create(path);
-        Self::with_database(database.map_err(failed)?, fresh)
+        Self::with_database(database.map_err(failed)?, fresh, sync_seconds)
     }
 
     /// Takes over a database, whatever it is kept in.
-    pub(crate) fn with_database(database: Database, fresh: u64) -> Result<Self, StorageError> {
+    pub(crate) fn with_database(
+        database: Database,
+        fresh: u64,
+        sync_seconds: Histogram,
+    ) -> Result<Self, StorageError> {
         let transaction = database.begin_write().map_err(failed)?;
         {
             let mut meta = transaction.open_table(META).map_err(failed)?;
@@ -65,7 +76,7 @@ impl RedbDisk {
             }
         }
         transaction.commit().map_err(failed)?;
-        Ok(Self { database })
+        Ok(Self { database, sync_seconds })
     }
 }
 
@@ -100,6 +111,7 @@ impl Disk for RedbDisk {
 
     fn write(&mut self, batch: &Batch) -> Result<(), StorageError> {
         fail_here("store-before-write")?;
+        let _timer = batch.sync.then(|| self.sync_seconds.start_timer());
         let mut transaction = self.database.begin_write().map_err(failed)?;
         if !batch.sync {
             transaction
@@ -129,7 +141,8 @@ impl Disk for RedbDisk {
                 log.retain(|_, _| false).map_err(failed)?;
             }
             if let Some(first) = batch.entries.first() {
-                let stale = log.last().map_err(failed)?.is_some_and(|row| row.0.value() >= first.index);
+                let stale =
+                    log.last().map_err(failed)?.is_some_and(|row| row.0.value() >= first.index);
                 if stale {
                     log.retain_in(first.index.., |_, _| false).map_err(failed)?;
                 }
@@ -170,9 +183,7 @@ fn get_u64(
 ) -> Result<u64, StorageError> {
     match meta.get(name).map_err(failed)? {
         None => Ok(0),
-        Some(bytes) => {
-            Ok(u64::from_be_bytes(bytes.value().try_into().map_err(|_| damaged(name))?))
-        }
+        Some(bytes) => Ok(u64::from_be_bytes(bytes.value().try_into().map_err(|_| damaged(name))?)),
     }
 }
 
@@ -185,6 +196,7 @@ const fn damaged(what: &'static str) -> StorageError {
 }
 
 /// A place where a test may stop the disk: `return` gives an error, `panic` a crash.
+#[cfg_attr(not(feature = "failpoints"), expect(unused_variables, reason = "a failpoint's name"))]
 fn fail_here(point: &'static str) -> Result<(), StorageError> {
     fail::fail_point!(point, |_| Err(StorageError::Stopped(point)));
     Ok(())
@@ -193,6 +205,11 @@ fn fail_here(point: &'static str) -> Result<(), StorageError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn open(path: &Path, fresh: u64) -> RedbDisk {
+        let histogram = Histogram::with_opts(prometheus::HistogramOpts::new("a", "a")).unwrap();
+        RedbDisk::open(path, fresh, histogram).unwrap()
+    }
 
     fn entry(index: u64, term: u64) -> Entry {
         Entry { index, term, data: vec![index as u8; 8].into(), ..Entry::default() }
@@ -203,7 +220,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("deep/control.redb");
         let mut expected = {
-            let mut disk = RedbDisk::open(&path, 42).unwrap();
+            let mut disk = open(&path, 42);
             disk.load().unwrap()
         };
         assert_eq!(expected, Image { disk: 42, ..Image::default() });
@@ -223,11 +240,11 @@ mod tests {
         for batch in batches {
             let batch = Batch { sync: true, ..batch };
             // Another name for the disk changes nothing once it has one.
-            let mut disk = RedbDisk::open(&path, 43).unwrap();
+            let mut disk = open(&path, 43);
             disk.write(&batch).unwrap();
             drop(disk);
             expected.apply(batch);
-            assert_eq!(RedbDisk::open(&path, 44).unwrap().load().unwrap(), expected);
+            assert_eq!(open(&path, 44).load().unwrap(), expected);
         }
         assert_eq!(expected.entries.iter().map(|e| e.index).collect::<Vec<_>>(), [2, 3, 4]);
     }
@@ -236,12 +253,13 @@ mod tests {
     fn a_file_of_a_newer_build_is_left_alone() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("control.redb");
-        let disk = RedbDisk::open(&path, 1).unwrap();
+        let disk = open(&path, 1);
         let transaction = disk.database.begin_write().unwrap();
         put_u64(&mut transaction.open_table(META).unwrap(), FORMAT, 2).unwrap();
         transaction.commit().unwrap();
         drop(disk);
-        let error = RedbDisk::open(&path, 1).err().unwrap().to_string();
+        let histogram = Histogram::with_opts(prometheus::HistogramOpts::new("a", "a")).unwrap();
+        let error = RedbDisk::open(&path, 1, histogram).err().unwrap().to_string();
         assert_eq!(error, "control store has format 2, newer than 1, the highest this build knows");
     }
 }

@@ -102,8 +102,8 @@ fn questions_keep_their_bytes() {
         (Ask::TransferLeader { to: None }, "1100".to_owned()),
         (Ask::Probe, "12".to_owned()),
         (
-            Ask::Adopt { cluster: ClusterId::from_bits(1), raft_id: 2 },
-            format!("1320{}02", hex(b"00000000000000000000000000000001")),
+            Ask::Adopt { cluster: ClusterId::from_bits(1), raft_id: 2, disk: 3 },
+            format!("1320{}0203", hex(b"00000000000000000000000000000001")),
         ),
         (Ask::Set { name: "a".into(), value: Some("b".into()) }, "140161010162".to_owned()),
         (Ask::Settings, "15".to_owned()),
@@ -128,7 +128,7 @@ fn answers_keep_their_bytes() {
         ),
         (Answer::Rooms { revision: 1, rooms: vec![grant()] }, format!("070101{GRANT}")),
         (Answer::Member { raft_id: 4 }, "0804".to_owned()),
-        (Answer::Probe(Disk::Empty), "0900".to_owned()),
+        (Answer::Probe(Disk::Empty { disk: 5 }), "090005".to_owned()),
         (Answer::Settings(vec![("a".into(), "b".into())]), "0a0101610162".to_owned()),
     ];
     for (answer, expected) in cases {
