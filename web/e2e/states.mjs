@@ -90,8 +90,10 @@ const scenarios = {
   },
 
   async 'a late visitor of an ended stream is not shown its last seconds'({ page }) {
-    await command('end');
     await watchPage(page);
+    await untilMoving(page);
+    await command('end');
+    await page.reload();
     await untilState(page, 'ended');
     assert.equal((await stats(page)).frames, 0);
     await command('start');

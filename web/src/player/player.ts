@@ -200,7 +200,11 @@ export class Player {
     const now = performance.now();
     const { video, supervisor } = this;
     const before = supervisor.stalls;
-    this.run(supervisor.tick(now, { timeS: video.currentTime, expected: !video.paused && !video.ended }));
+    this.run(supervisor.tick(now, {
+      timeS: video.currentTime,
+      expected: !video.paused && !video.ended,
+      seeking: video.seeking,
+    }));
     if (this.state.name === 'playing') this.fps.read(now, this.quality().frames);
     if (this.engine === null || document.hidden || video.paused) return;
     if (supervisor.stalls > before) this.engine.stalled(now);

@@ -18,6 +18,8 @@ export interface PlaybackSample {
   readonly timeS: number;
   /** Whether it should be moving: not paused, not ended, page visible. */
   readonly expected: boolean;
+  /** A seek is under way: the playhead is where it was put, and nothing has been shown of it yet. */
+  readonly seeking: boolean;
 }
 
 export interface Movement {
@@ -67,7 +69,7 @@ export class StallWatch {
       return AT_REST;
     }
     this.last = { nowMs, timeS: sample.timeS };
-    if (Math.abs(sample.timeS - last.timeS) > MIN_STEP_S) {
+    if (!sample.seeking && Math.abs(sample.timeS - last.timeS) > MIN_STEP_S) {
       this.endStall();
       this.stillSinceMs = nowMs;
       return { advanced: sample.timeS > last.timeS, stillMs: 0, stallBegan: false };

@@ -56,17 +56,17 @@ describe('chaser', () => {
 });
 
 describe('stall watch', () => {
-  const still = { timeS: 5, expected: true };
+  const still = { timeS: 5, expected: true, seeking: false };
 
   test('counts one stall however long it is, and its time', () => {
     const watch = new StallWatch();
-    watch.observe(0, { timeS: 4.9, expected: true }, true);
+    watch.observe(0, { ...still, timeS: 4.9 }, true);
     watch.observe(100, still, true);
     const began = [];
     for (let now = 200; now <= 2_100; now += 100) began.push(watch.observe(now, still, true).stallBegan);
     expect(began.filter(Boolean)).toHaveLength(1);
     expect(began.indexOf(true)).toBe((STALL_AFTER_MS + 100 - 200) / 100);
-    expect(watch.observe(2_200, { timeS: 5.1, expected: true }, true).advanced).toBe(true);
+    expect(watch.observe(2_200, { ...still, timeS: 5.1 }, true).advanced).toBe(true);
     expect(watch.stalls).toBe(1);
     expect(watch.stalledMs).toBe(2_000);
     expect(watch.isStill).toBe(false);
@@ -93,10 +93,18 @@ describe('stall watch', () => {
     expect(watch.observe(BLIND_MS + 1, still, true).stillMs).toBe(0);
   });
 
+  test('a seek is no progress until something is shown of it', () => {
+    const watch = new StallWatch();
+    watch.observe(0, still, false);
+    expect(watch.observe(100, { ...still, timeS: 9, seeking: true }, false)).toMatchObject({ advanced: false, stillMs: 100 });
+    expect(watch.observe(200, { ...still, timeS: 9 }, false)).toMatchObject({ advanced: false, stillMs: 200 });
+    expect(watch.observe(300, { ...still, timeS: 9.1 }, false)).toMatchObject({ advanced: true, stillMs: 0 });
+  });
+
   test('a jump back is movement, not progress', () => {
     const watch = new StallWatch();
     watch.observe(0, still, true);
-    expect(watch.observe(100, { timeS: 3, expected: true }, true)).toMatchObject({ advanced: false, stillMs: 0 });
+    expect(watch.observe(100, { ...still, timeS: 3 }, true)).toMatchObject({ advanced: false, stillMs: 0 });
   });
 });
 
