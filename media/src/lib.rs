@@ -19,6 +19,8 @@ pub mod frame;
 #[cfg(test)]
 mod golden;
 pub mod manifest;
+pub mod segmenter;
+mod timeline;
 pub mod playlist;
 pub mod track;
 
