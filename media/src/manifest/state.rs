@@ -185,10 +185,11 @@ impl Manifest {
     #[must_use]
     pub fn dump(&self) -> Vec<Entry> {
         let mut out = vec![Entry::Header(self.header.clone()), Entry::Window(self.window)];
-        let mut told = None;
+        // Compared by content: a home that lost its past may use an id again.
+        let mut told: Option<&Config> = None;
         for segment in &self.segments {
-            if told != Some(segment.config.id) {
-                told = Some(segment.config.id);
+            if told != Some(&*segment.config) {
+                told = Some(&segment.config);
                 out.push(Entry::Config(Config::clone(&segment.config)));
             }
             out.push(Entry::Open(segment.open));
@@ -197,7 +198,7 @@ impl Manifest {
                 out.push(Entry::Close(SegmentClose { msn: segment.open.msn, duration }));
             }
         }
-        if let Some(newest) = self.configs.back().filter(|c| told.is_none_or(|id| c.id > id)) {
+        if let Some(newest) = self.configs.back().filter(|c| told != Some(&***c)) {
             out.push(Entry::Config(Config::clone(newest)));
         }
         match self.status {

@@ -252,7 +252,8 @@ impl Reader {
     fn close(&mut self) {
         let mut segment = std::mem::take(&mut self.next);
         let list = &mut self.list;
-        segment.msn = list.media_sequence + list.skipped + list.segments.len() as u64;
+        let before = list.skipped.saturating_add(list.segments.len() as u64);
+        segment.msn = list.media_sequence.saturating_add(before);
         segment.map.clone_from(&self.map);
         list.segments.push(segment);
         self.gathering = false;

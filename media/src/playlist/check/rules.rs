@@ -34,7 +34,7 @@ pub(super) fn merge(
         must!(found, false, "skip", "a delta update before any playlist");
         return;
     };
-    let range = list.media_sequence..list.media_sequence + list.skipped;
+    let range = list.media_sequence..list.media_sequence.saturating_add(list.skipped);
     let known: Vec<Segment> =
         last.segments.iter().filter(|s| range.contains(&s.msn)).cloned().collect();
     must!(
@@ -210,7 +210,8 @@ pub(super) fn update(last: &MediaPlaylist, list: &MediaPlaylist, found: &mut Vec
     must!(found, !last.ended || last == list, "ended", "the playlist changed after its end");
     let removed = last.segments.iter().filter(|s| s.msn < list.media_sequence);
     let tags = removed.clone().filter(|s| s.discontinuity).count() as u64;
-    let known_all = list.media_sequence <= last.media_sequence + last.segments.len() as u64;
+    let known_all =
+        list.media_sequence <= last.media_sequence.saturating_add(last.segments.len() as u64);
     must!(
         found,
         !known_all || list.discontinuity_sequence == last.discontinuity_sequence + tags,
