@@ -1,0 +1,233 @@
+//! The synchronous heart of a room: life, ingest and segmenter joined, publishing into the feed.
+//!
+//! In: what the room's task received, with the time. Out: decisions for the task, and entries and
+//! frames in the feed. No await, no socket; the wall clock is read once per input, for the
+//! PROGRAM-DATE-TIME anchor.
+
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use cluster::Grant;
+use media::feed::Feed;
+use media::manifest::{Entry, Epoch};
+use media::segmenter::{Identity, Now, Output, Segmenter};
+use tracing::{debug, error, info, warn};
+use wire::RoomId;
+
+use super::life::{Life, Phase, PublishId, Verdict};
+use super::{Config, Metrics, State};
+use crate::ingest::{Event, Ingest};
+use crate::rtmp::IngestMessage;
+
+/// What the task must do about pushes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Decision {
+    /// This push publishes from now on.
+    Accept {
+        /// The push.
+        id: PublishId,
+        /// The incumbent that lost its place.
+        replaces: Option<PublishId>,
+    },
+    /// This push is refused.
+    Refuse {
+        /// The push.
+        id: PublishId,
+    },
+}
+
+pub(super) struct Core {
+    room: RoomId,
+    life: Life,
+    ingest: Ingest,
+    segmenter: Segmenter,
+    feed: Feed,
+    metrics: Arc<Metrics>,
+    next_id: PublishId,
+    outputs: Vec<Output>,
+    verdicts: Vec<Verdict>,
+}
+
+impl Core {
+    pub(super) fn new(grant: &Grant, config: &Config, metrics: Arc<Metrics>) -> Self {
+        let identity = Identity {
+            epoch: Epoch(grant.epoch.0),
+            generation: grant.generation,
+            msn_base: grant.msn_base,
+        };
+        let segmenter = Segmenter::new(config.segmenter.clone(), identity);
+        let grace_ms = u64::try_from(config.publish_grace.as_millis()).unwrap_or(u64::MAX);
+        Self {
+            room: grant.room.clone(),
+            life: Life::new(0, grace_ms),
+            ingest: Ingest::default(),
+            feed: Feed::new(segmenter.header(), config.feed),
+            segmenter,
+            metrics,
+            next_id: 1,
+            outputs: Vec::new(),
+            verdicts: Vec::new(),
+        }
+    }
+
+    pub(super) fn room(&self) -> &RoomId {
+        &self.room
+    }
+
+    pub(super) fn feed(&self) -> &Feed {
+        &self.feed
+    }
+
+    pub(super) fn is_closed(&self) -> bool {
+        self.life.phase() == Phase::Closed
+    }
+
+    pub(super) fn state(&self) -> State {
+        match self.life.phase() {
+            Phase::Live { .. } => State::Live,
+            Phase::Grace { .. } => State::Grace,
+            Phase::Idle { .. } | Phase::Ended { .. } | Phase::Closed => State::Idle,
+        }
+    }
+
+    pub(super) fn advice(&self) -> Option<&'static str> {
+        self.segmenter.advice()
+    }
+
+    /// When [`Self::poll`] has something to do, in milliseconds of the room's clock.
+    pub(super) fn deadline_ms(&self) -> Option<u64> {
+        match (self.life.deadline_ms(), self.segmenter.deadline_ms()) {
+            (Some(a), Some(b)) => Some(a.min(b)),
+            (a, b) => a.or(b),
+        }
+    }
+
+    /// A push wants the room; returns the name it is decided under.
+    pub(super) fn challenge(&mut self, now_ms: u64, out: &mut Vec<Decision>) -> PublishId {
+        let id = self.next_id;
+        self.next_id += 1;
+        self.life.challenge(now_ms, id, &mut self.verdicts);
+        self.settle(now_ms, out);
+        id
+    }
+
+    pub(super) fn withdraw(&mut self, id: PublishId) {
+        self.life.withdraw(id);
+    }
+
+    /// The incumbent sent something.
+    ///
+    /// # Errors
+    /// What is wrong with its media, when it cannot be served; the push must end.
+    pub(super) fn message(
+        &mut self,
+        now_ms: u64,
+        message: IngestMessage,
+        out: &mut Vec<Decision>,
+    ) -> Result<(), media::Error> {
+        let event = self.ingest.take(message)?;
+        match event {
+            Event::Track { track, frame_rate } => self.segmenter.configure(track, frame_rate),
+            Event::Sample(sample) => {
+                self.segmenter.push(clock(now_ms), sample, &mut self.outputs);
+                self.publish();
+            }
+            Event::Ignored(what) => {
+                debug!(what, "ignored");
+                self.metrics.ignored();
+            }
+            Event::Nothing => {}
+        }
+        self.life.media(now_ms, &mut self.verdicts);
+        self.settle(now_ms, out);
+        Ok(())
+    }
+
+    /// The incumbent ended.
+    pub(super) fn left(&mut self, now_ms: u64, out: &mut Vec<Decision>) {
+        if let Phase::Live { .. } = self.life.phase() {
+            self.segmenter.gone(&mut self.outputs);
+            self.publish();
+            info!("publisher gone; its return is awaited");
+        }
+        self.life.left(now_ms, &mut self.verdicts);
+        self.settle(now_ms, out);
+    }
+
+    pub(super) fn stop(&mut self, now_ms: u64, out: &mut Vec<Decision>) {
+        if let Phase::Live { .. } = self.life.phase() {
+            self.segmenter.gone(&mut self.outputs);
+            self.publish();
+        }
+        self.life.stop(now_ms, &mut self.verdicts);
+        self.settle(now_ms, out);
+    }
+
+    pub(super) fn close(&mut self, now_ms: u64, out: &mut Vec<Decision>) {
+        self.life.close(&mut self.verdicts);
+        self.settle(now_ms, out);
+    }
+
+    /// What the time alone decides.
+    pub(super) fn poll(&mut self, now_ms: u64, out: &mut Vec<Decision>) {
+        self.segmenter.tick(clock(now_ms), &mut self.outputs);
+        self.publish();
+        self.life.poll(now_ms, &mut self.verdicts);
+        self.settle(now_ms, out);
+    }
+
+    fn settle(&mut self, now_ms: u64, out: &mut Vec<Decision>) {
+        for verdict in std::mem::take(&mut self.verdicts) {
+            match verdict {
+                Verdict::Accept { id, replaces } => {
+                    if let Some(silent) = replaces {
+                        warn!(silent, "a silent publisher is replaced");
+                        self.metrics.replaced();
+                        self.segmenter.gone(&mut self.outputs);
+                    }
+                    self.ingest = Ingest::default();
+                    self.segmenter.begin(clock(now_ms), &mut self.outputs);
+                    self.publish();
+                    out.push(Decision::Accept { id, replaces });
+                }
+                Verdict::Refuse { id } => out.push(Decision::Refuse { id }),
+                Verdict::End => {
+                    info!("the stream is over");
+                    self.segmenter.end(&mut self.outputs);
+                    self.publish();
+                }
+                Verdict::Close => info!("room closed"),
+            }
+        }
+    }
+
+    /// Moves the segmenter's outputs into the feed: entries between two frames as one batch.
+    fn publish(&mut self) {
+        let mut batch: Vec<Entry> = Vec::new();
+        let feed = &self.feed;
+        let flush = |batch: &mut Vec<Entry>| {
+            if !batch.is_empty()
+                && let Err(error) = feed.apply(std::mem::take(batch))
+            {
+                error!(%error, "the segmenter contradicts itself; please report this");
+            }
+        };
+        for output in self.outputs.drain(..) {
+            match output {
+                Output::Entry(entry) => batch.push(entry),
+                Output::Frame { msn, frame } => {
+                    flush(&mut batch);
+                    if let Err(error) = feed.push_next(msn, frame) {
+                        error!(%error, "a frame was not taken; please report this");
+                    }
+                }
+            }
+        }
+        flush(&mut batch);
+    }
+}
+
+fn clock(mono_ms: u64) -> Now {
+    let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Now { mono_ms, unix_ms: u64::try_from(unix.as_millis()).unwrap_or(u64::MAX) }
+}
