@@ -95,7 +95,7 @@ impl Default for Limits {
 }
 
 impl Limits {
-    /// One-way streams the node that was dialled may have open here: as many small segments as fill
+    /// One-way streams a node that was dialled may have open here: as many small segments as fill
     /// the receive window, so that the byte budget is what bounds them.
     #[must_use]
     pub fn max_uni_streams(&self) -> u32 {
@@ -108,13 +108,13 @@ impl Limits {
         (self.max_bidi_streams as usize).saturating_add(self.max_uni_streams() as usize)
     }
 
-    fn transport(&self) -> Result<TransportConfig, Error> {
+    fn transport(&self, bidi_streams: u32, uni_streams: u32) -> Result<TransportConfig, Error> {
         let idle = IdleTimeout::try_from(self.idle_timeout)
             .map_err(|error| Error::Transport { why: format!("idle timeout: {error}") })?;
         let mut transport = TransportConfig::default();
         transport
-            .max_concurrent_bidi_streams(VarInt::from_u32(self.max_bidi_streams))
-            .max_concurrent_uni_streams(VarInt::from_u32(self.max_uni_streams()))
+            .max_concurrent_bidi_streams(VarInt::from_u32(bidi_streams))
+            .max_concurrent_uni_streams(VarInt::from_u32(uni_streams))
             .receive_window(VarInt::from_u32(self.receive_window_bytes))
             .stream_receive_window(VarInt::from_u32(self.stream_receive_window_bytes))
             .send_window(self.send_window_bytes)
@@ -130,9 +130,14 @@ impl Limits {
     }
 }
 
+/// Streams for which a side has no use today: two-way ones of the node dialled, one-way ones of the
+/// dialler. Few, because quinn sets memory aside for each stream a peer might open.
+const OTHER_WAY_STREAMS: u32 = 128;
+
 /// What stays the same for an endpoint while its identity changes.
 pub(super) struct TransportFactory {
-    transport: Arc<TransportConfig>,
+    accepted: Arc<TransportConfig>,
+    dialled: Arc<TransportConfig>,
     /// Proofs of address stay good over a change of identity.
     token_key: Arc<hkdf::Prk>,
 }
@@ -141,7 +146,8 @@ impl TransportFactory {
     pub(super) fn new(limits: &Limits) -> Result<Self, Error> {
         let salt = hkdf::Salt::new(hkdf::HKDF_SHA256, &[]);
         Ok(Self {
-            transport: Arc::new(limits.transport()?),
+            accepted: Arc::new(limits.transport(limits.max_bidi_streams, OTHER_WAY_STREAMS)?),
+            dialled: Arc::new(limits.transport(OTHER_WAY_STREAMS, limits.max_uni_streams())?),
             token_key: Arc::new(salt.extract(&random_secret()?)),
         })
     }
@@ -152,7 +158,7 @@ impl TransportFactory {
         let token_key = Arc::clone(&self.token_key);
         let mut config = ServerConfig::new(Arc::new(crypto), token_key);
         config
-            .transport_config(Arc::clone(&self.transport))
+            .transport_config(Arc::clone(&self.accepted))
             // A node does not change its address; a packet from another one is a forgery.
             .migration(false)
             .retry_token_lifetime(RETRY_TOKEN_LIFE)
@@ -166,7 +172,7 @@ impl TransportFactory {
         let tls = identity.client_config().map_err(unusable)?;
         let crypto = QuicClientConfig::try_from(tls).map_err(unusable)?;
         let mut config = ClientConfig::new(Arc::new(crypto));
-        config.transport_config(Arc::clone(&self.transport));
+        config.transport_config(Arc::clone(&self.dialled));
         Ok(config)
     }
 }

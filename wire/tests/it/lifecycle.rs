@@ -76,10 +76,15 @@ async fn changed_files_are_taken_up_and_bad_ones_are_not() {
 #[tokio::test]
 async fn a_close_tells_the_peers_and_frees_the_address() {
     let cluster = Cluster::new();
-    let (a, b) = (cluster.node("o1"), cluster.node("e1"));
+    let echoing = Echo::new();
+    let services: Vec<Arc<dyn wire::Service>> = vec![Arc::clone(&echoing) as _];
+    let a = cluster.node_with("o1", hello("o1"), Limits::default(), services);
+    let b = cluster.node("e1");
     let peer = within(b.dial(&a)).await.unwrap();
     within(echo(&peer, "up")).await.unwrap();
     within(a.endpoint.close(CloseCode::Shutdown, "upgrade")).await;
+    // A service may hold the endpoint: unless it is let go of, neither is ever freed.
+    assert_eq!(Arc::strong_count(&echoing), 1);
     let error = within(peer.closed()).await;
     let expected = Error::Closed { code: CloseCode::Shutdown, reason: "upgrade".to_owned() };
     assert_eq!(error, expected);
@@ -159,6 +164,14 @@ async fn a_peer_that_falls_silent_is_noticed() {
     target.send_replace(nowhere.local_addr().unwrap());
     assert_eq!(within(peer.closed()).await, Error::Lost { why: "not heard from in time" });
     until("o1 notices too", || a.metric("tidewater_wire_connections{", "accepted") == 0.0).await;
+}
+
+#[tokio::test]
+async fn a_node_may_dial_itself() {
+    let cluster = Cluster::new();
+    let a = cluster.node("o1");
+    let peer = within(a.dial(&a)).await.unwrap();
+    within(echo(&peer, "me")).await.unwrap();
 }
 
 #[tokio::test]

@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test ends where an expectation fails")]
 
+mod corpus;
 mod dispatch;
 mod handshake;
 mod harness;
