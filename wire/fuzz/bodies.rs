@@ -7,6 +7,7 @@ use bytes::Bytes;
 use serde::{Serialize, de::DeserializeOwned};
 use wire::{
     ClusterId, Hello, NodeId, Region, RoomId,
+    contribute::{self, Piece},
     control::{self, Roles},
     frame::{FrameDecoder, decode_message, encode_message, length_prefix},
     hello::{MAX_SOFTWARE_BYTES, VersionRange},
@@ -87,6 +88,21 @@ pub(crate) fn replica(data: &[u8]) {
             assert!(record.payload.len() < frame.len());
             let again = Bytes::from([record.header(), record.payload.clone()].concat());
             assert_eq!(FrameRecord::decode(again), Ok(record));
+        }
+    }
+}
+
+/// Messages of contribute streams; the first byte chooses.
+pub(crate) fn contribute(data: &[u8]) {
+    let Some((which, frame)) = data.split_first() else { return };
+    match which % 3 {
+        0 => message::<contribute::Contribute>(frame),
+        1 => message::<contribute::Reply>(frame),
+        _ => {
+            let frame = Bytes::copy_from_slice(frame);
+            let Ok(piece) = Piece::decode(frame.clone()) else { return };
+            // A piece has one form only.
+            assert_eq!([piece.header(), piece.payload].concat(), frame);
         }
     }
 }

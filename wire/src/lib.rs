@@ -14,8 +14,8 @@
 //! [`id`] names things; [`identity`] proves who a node is; [`hello`] agrees on a version;
 //! [`frame`] cuts streams into messages and [`stream`] moves them; [`service`] lists the kinds of
 //! streams; [`endpoint`] dials, accepts and dispatches; [`links`] keeps one connection per node.
-//! [`control`] and [`replica`] are what is said: to the control plane, and between a room's home and
-//! those who carry it further.
+//! [`control`], [`contribute`] and [`replica`] are what is said: to the control plane, to a room's
+//! home by whoever has its publisher, and by the home to those who carry the room further.
 //! Sockets, clocks and tasks are in `stream`, `endpoint` and `links` alone; the rest is pure.
 
 pub mod contribute;

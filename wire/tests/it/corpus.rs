@@ -39,6 +39,11 @@ fn replica() {
 }
 
 #[test]
+fn contribute() {
+    replay("contribute", bodies::contribute);
+}
+
+#[test]
 fn id() {
     replay("id", bodies::id);
 }
