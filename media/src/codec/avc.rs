@@ -2,7 +2,7 @@
 //!
 //! In: `AVCDecoderConfigurationRecord`s and length-prefixed access units as FLV tags carry them. Out:
 //! a [`Track`] with a normalised record (four-byte lengths, no stray bytes), and whether decoding can
-//! start at an access unit. The sequence parameter set is read in [`sps`]. Slices are never decoded.
+//! start at an access unit. The sequence parameter set is read in `sps`. Slices are never decoded.
 
 mod sps;
 
