@@ -231,3 +231,104 @@ fn clock(mono_ms: u64) -> Now {
     let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     Now { mono_ms, unix_ms: u64::try_from(unix.as_millis()).unwrap_or(u64::MAX) }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use media::feed::Lookup;
+    use media::flv::TagKind;
+    use media::flv::reader::Reader;
+    use media::manifest::Status;
+    use media::playlist::check::Checker;
+    use media::playlist::{self, Form};
+    use wire::{Epoch, NodeId};
+
+    use super::*;
+
+    /// The demo's test card: 16 s of 30 fps H.264 with a key frame a second, and 48 kHz AAC.
+    fn card() -> Vec<IngestMessage> {
+        let mut reader = Reader::new();
+        reader.push(include_bytes!("../../../node/assets/testcard.flv"));
+        let mut messages = Vec::new();
+        while let Some(tag) = reader.next_tag().unwrap() {
+            let (timestamp_ms, payload) = (tag.timestamp_ms, tag.body);
+            messages.push(match tag.kind {
+                TagKind::Video => IngestMessage::Video { timestamp_ms, payload },
+                TagKind::Audio => IngestMessage::Audio { timestamp_ms, payload },
+                TagKind::Script => IngestMessage::Metadata { timestamp_ms, payload },
+            });
+        }
+        messages
+    }
+
+    fn time(message: &IngestMessage) -> u64 {
+        let (IngestMessage::Video { timestamp_ms, .. }
+        | IngestMessage::Audio { timestamp_ms, .. }
+        | IngestMessage::Metadata { timestamp_ms, .. }) = message;
+        u64::from(*timestamp_ms)
+    }
+
+    fn core() -> Core {
+        let grant = Grant {
+            room: RoomId::new("live", "card").unwrap(),
+            home: NodeId::new("o1").unwrap(),
+            home_addr: "127.0.0.1:1".parse().unwrap(),
+            epoch: Epoch(5),
+            generation: 5,
+            msn_base: 1_000,
+        };
+        let config = Config {
+            segmenter: media::segmenter::Settings::default(),
+            feed: media::feed::Limits::default(),
+            publish_grace: Duration::from_secs(10),
+        };
+        let metrics = Arc::new(Metrics::register(&prometheus::Registry::new()).unwrap());
+        Core::new(&grant, &config, metrics)
+    }
+
+    #[test]
+    fn a_pushed_card_becomes_a_list_that_keeps_every_rule() {
+        let (mut core, mut out) = (core(), Vec::new());
+        core.challenge(0, &mut out);
+        assert_eq!(out, [Decision::Accept { id: 1, replaces: None }]);
+        let mut checker = Checker::new();
+        let mut head = core.feed().manifest().head();
+        for message in card() {
+            core.message(time(&message), message, &mut out).unwrap();
+            let manifest = core.feed().manifest();
+            if manifest.is_playable() && manifest.head() != head {
+                head = manifest.head();
+                let text = playlist::media(&manifest, Form::Full).unwrap();
+                checker.observe(&text).unwrap_or_else(|found| panic!("{found:?} in\n{text}"));
+            }
+        }
+        assert_eq!(checker.short_parts(), 0);
+        assert!(checker.observed() > 70, "{} lists", checker.observed());
+        let manifest = core.feed().manifest();
+        for segment in manifest.segments().iter().filter(|s| s.duration.is_some()) {
+            let found = core.feed().segment(segment.open.epoch, segment.open.msn);
+            let Lookup::Ready(parts) = found else { panic!("{found:?}") };
+            assert!(parts.iter().all(|part| part.fmp4().is_ok()));
+            assert_eq!(segment.duration, Some(90_000), "one second exactly");
+        }
+        core.left(16_000, &mut out);
+        assert_eq!(core.feed().manifest().status(), Status::Grace);
+        core.poll(26_000, &mut out);
+        assert_eq!(core.feed().manifest().status(), Status::Ended);
+        let manifest = core.feed().manifest();
+        let text = playlist::media(&manifest, Form::Full).unwrap();
+        checker.observe(&text).unwrap_or_else(|found| panic!("{found:?} in\n{text}"));
+        assert!(text.contains("#EXT-X-ENDLIST"));
+    }
+
+    #[test]
+    fn media_that_cannot_be_served_ends_the_push_by_name() {
+        let (mut core, mut out) = (core(), Vec::new());
+        core.challenge(0, &mut out);
+        let payload = bytes::Bytes::from_static(b"\x90hvc1\x01\x02\x03");
+        let message = IngestMessage::Video { timestamp_ms: 0, payload };
+        let error = core.message(1, message, &mut out).unwrap_err();
+        assert_eq!(error.to_string(), "video: h265 is not supported");
+    }
+}
