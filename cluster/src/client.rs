@@ -17,7 +17,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, AtomicU32, AtomicU64, Ordering};
 
 use tokio::task::JoinSet;
-use wire::control::{Answer, Ask, ClusterStatus, Grant, KeyId, KeyInfo, Load, Location, NodeSpec};
+use wire::control::{
+    Answer, Ask, ClusterStatus, Grant, KeyId, KeyInfo, Load, Location, NodeSpec, Refusal,
+};
 use wire::{Epoch, Links, NodeId, RoomId};
 
 pub use beat::Standing;
@@ -73,15 +75,25 @@ pub struct LoadCell {
     pub egress_bps: AtomicU64,
     /// Share of all its cores in use, in thousandths.
     pub cpu_permille: AtomicU16,
+    /// One past the highest media sequence number this node has made or shown, of any room. Raise
+    /// it with [`LoadCell::raise_head`].
+    pub head_msn: AtomicU64,
 }
 
 impl LoadCell {
+    /// Takes note that media sequence numbers below `next_msn` have been made or shown here, so that
+    /// no room that loses its past starts below them.
+    pub fn raise_head(&self, next_msn: u64) {
+        self.head_msn.fetch_max(next_msn, Ordering::Relaxed);
+    }
+
     fn read(&self) -> Load {
         Load {
             rooms: self.rooms.load(Ordering::Relaxed),
             viewers: self.viewers.load(Ordering::Relaxed),
             egress_bps: self.egress_bps.load(Ordering::Relaxed),
             cpu_permille: self.cpu_permille.load(Ordering::Relaxed),
+            head_msn: self.head_msn.load(Ordering::Relaxed),
         }
     }
 }
@@ -140,6 +152,7 @@ impl Client {
     /// [`Error::Refused`] with `NoHome` while no origin is up; [`Error::TimedOut`].
     pub async fn claim(&self, room: &RoomId, ingest: &NodeId) -> Result<Grant, Error> {
         let ask = Ask::Claim { room: room.clone(), ingest: ingest.clone() };
+        self.registered().await?;
         match self.shared.line.ask(ask, To::Leader).await? {
             Answer::Grant(grant) => Ok(grant),
             _ => Err(Error::Unexpected { asked: "claim" }),
@@ -152,6 +165,7 @@ impl Client {
     /// [`Error::TimedOut`] while there is no leader.
     pub async fn confirm(&self, room: &RoomId, epoch: Epoch) -> Result<bool, Error> {
         let ask = Ask::Confirm { room: room.clone(), epoch };
+        self.registered().await?;
         self.ask_bool(ask, "confirm").await
     }
 
@@ -255,7 +269,7 @@ impl Client {
     pub async fn revoke_key(&self, id: KeyId) -> Result<bool, Error> {
         match self.ask_done(Ask::RevokeKey { id }, "revoke key").await {
             Ok(()) => Ok(true),
-            Err(Error::Refused(wire::control::Refusal::UnknownKey(_))) => Ok(false),
+            Err(Error::Refused(Refusal::UnknownKey(_))) => Ok(false),
             Err(error) => Err(error),
         }
     }
@@ -368,6 +382,23 @@ impl Client {
         match self.shared.line.ask(Ask::Settings, To::Leader).await? {
             Answer::Settings(settings) => Ok(settings),
             _ => Err(Error::Unexpected { asked: "settings" }),
+        }
+    }
+
+    /// Waits until this start of the node is in the node table. Before that, the control plane may
+    /// still answer with grants of its former life, whose contents died with it.
+    async fn registered(&self) -> Result<(), Error> {
+        let mut standing = self.shared.standing.subscribe();
+        let settled = standing.wait_for(|standing| standing.is_registered || standing.is_removed);
+        match tokio::time::timeout(link::ASK_TIMEOUT, settled).await {
+            Ok(Ok(standing)) if standing.is_removed => {
+                Err(Refusal::Removed(self.node().clone()).into())
+            }
+            Ok(_) => Ok(()),
+            Err(_) => Err(Error::TimedOut {
+                after: link::ASK_TIMEOUT,
+                last: "this node is not registered yet".to_owned(),
+            }),
         }
     }
 

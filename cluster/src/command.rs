@@ -72,6 +72,8 @@ pub enum Command {
         /// The epoch the decision was made against, none for an inactive room. If the room has
         /// another one by now, nothing changes.
         replaces: Option<Epoch>,
+        /// Media sequence numbers below this have been seen in the cluster.
+        msn_floor: u64,
     },
     /// Remove an idle room.
     Release {
@@ -206,6 +208,7 @@ mod tests {
                 home: node.clone(),
                 ingest: Some(node.clone()),
                 replaces: Some(epoch),
+                msn_floor: 4,
             },
             Command::Release { room: room.clone(), epoch, next_msn: 5 },
             Command::Remove { room: room.clone() },

@@ -395,9 +395,9 @@ impl<D: Disk> Driver<D> {
         }
         let refusal = self.not_leader();
         let given_up = self.proposals.give_up().into_iter().chain(self.reads.give_up());
+        let given_up = given_up.chain(self.members.give_up());
         out.replies.extend(given_up.map(|token| (token, Err(refusal.clone()))));
         self.scheduler.clear();
-        self.members.clear();
         self.leases.clear();
         if is_leader {
             self.leases.grant_all(now.mono);
@@ -448,6 +448,10 @@ impl<D: Disk> Driver<D> {
         let expired: Vec<Token> = expired.collect();
         let reads = self.reads.expire(now.mono);
         let parked = self.parked.expire(now.mono);
+        for token in self.members.expire(now.mono) {
+            let refusal = Refusal::Unavailable("the node to add does not answer".to_owned());
+            out.replies.push((token, Err(refusal)));
+        }
         for token in expired.into_iter().chain(reads).chain(parked) {
             let refusal = Refusal::Unavailable("no majority answered in time".to_owned());
             out.replies.push((token, Err(refusal)));
@@ -521,8 +525,9 @@ impl<D: Disk> Driver<D> {
 
     fn compact(&mut self) -> Result<(), Fault> {
         let applied = self.replica.state.revision();
-        let due_after = SNAPSHOT_AFTER_BYTES.max(self.snapshot_bytes);
-        if self.node.log().tail_bytes() < due_after || applied <= self.node.log().snapshot_index() {
+        let log = self.node.log();
+        let is_due = log.tail_bytes() >= SNAPSHOT_AFTER_BYTES.max(self.snapshot_bytes);
+        if !(is_due || log.wants_snapshot()) || applied <= log.snapshot_index() {
             return Ok(());
         }
         let data = self.replica.state.encode()?;

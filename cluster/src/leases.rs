@@ -23,6 +23,8 @@ pub(crate) struct Leases {
     rows: BTreeMap<NodeId, Lease>,
     /// Until then every node counts as alive.
     amnesty: Duration,
+    /// The highest head any node has reported, also one that is gone by now.
+    head_msn: u64,
 }
 
 #[derive(Debug)]
@@ -45,6 +47,7 @@ impl Leases {
     /// Renews a lease. Without a load, the last one stays.
     pub(crate) fn renew(&mut self, node: &NodeId, load: Option<Load>, now: Duration) {
         let until = now + LEASE;
+        self.head_msn = self.head_msn.max(load.map_or(0, |load| load.head_msn));
         match self.rows.get_mut(node) {
             Some(lease) => {
                 lease.until = until;
@@ -72,6 +75,11 @@ impl Leases {
         self.rows.get(node).map(|lease| lease.load)
     }
 
+    /// Media sequence numbers below this have been seen in the cluster.
+    pub(crate) fn head_msn(&self) -> u64 {
+        self.head_msn
+    }
+
     /// Forgets the rows of nodes that are not in the table any more.
     pub(crate) fn retain(&mut self, in_table: impl Fn(&NodeId) -> bool) {
         self.rows.retain(|node, _| in_table(node));
@@ -90,12 +98,12 @@ mod tests {
         leases.grant_all(at(100));
         assert!(leases.is_alive(&node, at(1599)) && !leases.is_heard(&node, at(1599)));
         assert!(!leases.is_alive(&node, at(1600)));
-        let load = Load { viewers: 3, ..Load::default() };
+        let load = Load { viewers: 3, head_msn: 9, ..Load::default() };
         leases.renew(&node, Some(load), at(1000));
         leases.renew(&node, None, at(2000));
         assert!(leases.is_heard(&node, at(3499)) && !leases.is_alive(&node, at(3500)));
         assert_eq!(leases.load(&node), Some(load));
         leases.retain(|_| false);
-        assert_eq!(leases.load(&node), None);
+        assert_eq!((leases.load(&node), leases.head_msn()), (None, 9));
     }
 }

@@ -171,6 +171,7 @@ impl Scheduler {
                 home,
                 ingest: ingest.cloned(),
                 replaces: Some(placed.epoch),
+                msn_floor: leases.head_msn(),
             };
             due.push((Subject::Room(room.clone()), command));
         }
@@ -231,7 +232,7 @@ mod tests {
     fn place(state: &mut State, i: usize, home: &str, ingest: &str) -> Grant {
         let room = RoomId::new("live", &format!("r{i}")).unwrap();
         let ingest = Some(id(ingest));
-        let command = Command::Place { room, home: id(home), ingest, replaces: None };
+        let command = Command::Place { room, home: id(home), ingest, replaces: None, msn_floor: 0 };
         match run(state, command) {
             Answer::Grant(grant) => grant,
             other => panic!("{other:?}"),

@@ -216,7 +216,8 @@ impl State {
             }
             Command::Forget { node } => self.forget(&node, changes),
             Command::RemoveNode { node } => self.remove_node(node, changes),
-            Command::Place { room, home, ingest, replaces } => {
+            Command::Place { room, home, ingest, replaces, msn_floor } => {
+                self.raise_msn_floor(msn_floor);
                 self.place(room, home, ingest, replaces, changes)
             }
             Command::Release { room, epoch, next_msn } => {

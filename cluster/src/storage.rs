@@ -12,11 +12,14 @@
 
 pub(crate) mod redb;
 
+use std::cell::Cell;
 use std::collections::VecDeque;
 
 use raft::eraftpb::{ConfState, Entry, HardState, Snapshot};
 use raft::{GetEntriesContext, RaftState, StorageError as RaftStorageError};
 use wire::ClusterId;
+
+use crate::state::Conf;
 
 /// Whose log a disk holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -112,13 +115,15 @@ pub(crate) struct Log<D> {
     image: Image,
     /// Bytes of entry data after the snapshot: what a start would apply again.
     tail_bytes: u64,
+    /// Raft wants a snapshot newer than the one there is. A cell, as it asks through `&self`.
+    wants_snapshot: Cell<bool>,
 }
 
 impl<D: Disk> Log<D> {
     /// Reads a disk.
     pub(crate) fn open(mut disk: D) -> Result<Self, StorageError> {
         let image = disk.load()?;
-        let mut log = Self { disk, image, tail_bytes: 0 };
+        let mut log = Self { disk, image, tail_bytes: 0, wants_snapshot: Cell::new(false) };
         log.check()?;
         log.count_tail();
         Ok(log)
@@ -130,6 +135,11 @@ impl<D: Disk> Log<D> {
 
     pub(crate) const fn tail_bytes(&self) -> u64 {
         self.tail_bytes
+    }
+
+    /// Whether Raft has asked for a newer snapshot since the last one was made.
+    pub(crate) fn wants_snapshot(&self) -> bool {
+        self.wants_snapshot.get()
     }
 
     pub(crate) fn snapshot_index(&self) -> u64 {
@@ -154,6 +164,9 @@ impl<D: Disk> Log<D> {
                 batch.hard_state = Some(self.image.hard_state.clone());
             }
             self.disk.write(&batch)?;
+        }
+        if batch.snapshot.is_some() {
+            self.wants_snapshot.set(false);
         }
         let appends = batch.snapshot.is_none()
             && batch.base.is_none()
@@ -271,11 +284,16 @@ impl<D: Disk> raft::Storage for Log<D> {
         Ok(self.last())
     }
 
-    fn snapshot(&self, request_index: u64, _to: u64) -> raft::Result<Snapshot> {
-        if self.snapshot_index() == 0 || self.snapshot_index() < request_index {
+    fn snapshot(&self, request_index: u64, to: u64) -> raft::Result<Snapshot> {
+        let snapshot = &self.image.snapshot;
+        let conf = Conf::from(snapshot.get_metadata().get_conf_state());
+        // A member ignores a snapshot whose configuration does not name it: one that was taken
+        // before it joined would be sent for ever.
+        if self.snapshot_index() < request_index.max(1) || !conf.contains(to) {
+            self.wants_snapshot.set(true);
             return Err(RaftStorageError::SnapshotTemporarilyUnavailable.into());
         }
-        Ok(self.image.snapshot.clone())
+        Ok(snapshot.clone())
     }
 }
 
@@ -328,6 +346,7 @@ mod tests {
         let mut log = log();
         let mut snapshot = Snapshot::default();
         snapshot.mut_metadata().index = 4;
+        snapshot.mut_metadata().mut_conf_state().voters = vec![1, 2];
         let batch =
             Batch { snapshot: Some(snapshot), base: Some((3, 1)), sync: true, ..Batch::default() };
         log.write(batch).unwrap();
@@ -337,7 +356,10 @@ mod tests {
         assert!(log.entries(3, 5, None, context()).is_err(), "compacted");
         assert!(log.entries(4, 7, None, context()).is_err(), "beyond the end");
         assert_eq!(log.entries(4, 6, Some(1), context()).unwrap().len(), 1, "at least one");
-        assert!(log.snapshot(5, 2).is_err() && log.snapshot(4, 2).is_ok());
+        assert!(log.snapshot(4, 2).is_ok() && !log.wants_snapshot());
+        assert!(log.snapshot(5, 2).is_err() && log.wants_snapshot(), "too old");
+        log.wants_snapshot.set(false);
+        assert!(log.snapshot(4, 3).is_err() && log.wants_snapshot(), "not for a later member");
     }
 
     #[test]

@@ -157,6 +157,9 @@ pub struct Load {
     pub egress_bps: u64,
     /// Share of all its cores in use, in thousandths.
     pub cpu_permille: u16,
+    /// One past the highest media sequence number it has made or shown, of any room: a room that
+    /// starts anew without a known past starts no lower.
+    pub head_msn: u64,
 }
 
 /// Where a room lives, and under which right.

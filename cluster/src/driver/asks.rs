@@ -67,11 +67,7 @@ impl<D: Disk> Driver<D> {
             Ask::Drain { node, draining } => self.drain(&node, draining)?,
             Ask::Set { name, value } => Command::Set { name, value },
             Ask::AddMember { node, addr } => {
-                if let Some(raft_id) = self.healthy_member(&node) {
-                    out.replies.push((token, Ok(Answer::Member { raft_id })));
-                    return Ok(());
-                }
-                Command::Admit { node, addr }
+                return self.add_member(now, token, node, addr, out);
             }
             Ask::RemoveNode { node } => Command::RemoveNode { node },
             Ask::TransferLeader { to } => {
@@ -202,7 +198,8 @@ impl<D: Disk> Driver<D> {
         if let Some(ingest) = &ingest {
             self.scheduler.claimed(&room, ingest);
         }
-        let command = Command::Place { room, home, ingest, replaces };
+        let msn_floor = self.leases.head_msn();
+        let command = Command::Place { room, home, ingest, replaces, msn_floor };
         self.propose(now, command, Waiting::Asker(token))
     }
 
@@ -231,7 +228,9 @@ impl<D: Disk> Driver<D> {
         // A room that is there already keeps its epoch: a decision against another one changes
         // nothing and answers with the grant as it is.
         let replaces = (home != placed.home).then_some(placed.epoch);
-        Ok(Command::Place { room, home, ingest: placed.ingest.clone(), replaces })
+        let ingest = placed.ingest.clone();
+        let msn_floor = self.leases.head_msn();
+        Ok(Command::Place { room, home, ingest, replaces, msn_floor })
     }
 
     fn drain(&self, node: &NodeId, draining: bool) -> Result<Command, Refusal> {

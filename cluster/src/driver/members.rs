@@ -6,12 +6,16 @@
 //! leader may die between any two.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use wire::NodeId;
-use wire::control::{ClusterStatus, Disk as DiskContent, MemberInfo, NodeStatus, Part, Refusal};
+use wire::control::{
+    Answer, ClusterStatus, Disk as DiskContent, MemberInfo, NodeStatus, Part, Refusal,
+};
 
-use super::{Driver, Errand, Leadership, Now, Outputs};
+use super::pending::Waiting;
+use super::{Driver, Errand, Leadership, Now, Outputs, Token};
 use crate::command::Command;
 use crate::leases::Leases;
 use crate::raft::{ConfChangeType, Node, change_step};
@@ -21,6 +25,8 @@ use crate::storage::Disk;
 
 /// How long an errand may take before it is sent again.
 const ERRAND_EVERY: Duration = Duration::from_secs(1);
+/// How long it may take to look at a member's disk.
+const LOOK_TIMEOUT: Duration = Duration::from_secs(3);
 /// How far a learner may lag and still be promoted: it catches up within a round trip.
 const CAUGHT_UP_WITHIN: u64 = 64;
 
@@ -30,11 +36,31 @@ pub(super) struct Members {
     next_errand: BTreeMap<u64, Duration>,
     /// Raft ids whose disks have said in this term that they have taken them.
     taken: Vec<u64>,
+    /// Who wants to add a node that is a member already, until its disk has been looked at.
+    adding: BTreeMap<u64, Vec<(Token, Duration)>>,
 }
 
 impl Members {
-    pub(super) fn clear(&mut self) {
-        *self = Self::default();
+    /// Forgets everything, at a change of leadership. Returns whose questions are given up.
+    pub(super) fn give_up(&mut self) -> Vec<Token> {
+        let adding = std::mem::take(self).adding.into_values().flatten();
+        adding.map(|(token, _)| token).collect()
+    }
+
+    /// Those who have waited for too long for a disk to be looked at.
+    pub(super) fn expire(&mut self, now: Duration) -> Vec<Token> {
+        let mut expired = Vec::new();
+        self.adding.retain(|_, asked| {
+            asked.retain(|(token, deadline)| {
+                let keep = now < *deadline;
+                if !keep {
+                    expired.push(*token);
+                }
+                keep
+            });
+            !asked.is_empty()
+        });
+        expired
     }
 }
 
@@ -79,7 +105,8 @@ impl<D: Disk> Driver<D> {
         let is_ready = |raft_id: u64| {
             self.node
                 .progress(raft_id)
-                .is_some_and(|(matched, heard)| heard && matched + CAUGHT_UP_WITHIN >= last)
+                .filter(|(matched, heard)| *heard && *matched > 0)
+                .is_some_and(|(matched, _)| matched + CAUGHT_UP_WITHIN >= last)
         };
         let promoted: Vec<u64> = conf
             .learners
@@ -119,6 +146,7 @@ impl<D: Disk> Driver<D> {
     }
 
     pub(super) fn probed(&mut self, now: Now, raft_id: u64, disk: DiskContent, out: &mut Outputs) {
+        self.looked_at(now, raft_id, disk, out);
         let Some(member) = self.joining(raft_id) else { return };
         match disk {
             DiskContent::Empty { disk } if member.disk.is_none() => {
@@ -157,13 +185,51 @@ impl<D: Disk> Driver<D> {
         joins.then(|| member.clone())
     }
 
-    /// The raft id of a node that is a member already and answers.
-    pub(super) fn healthy_member(&self, node: &NodeId) -> Option<u64> {
+    /// Admits a node, unless it is a member whose disk still has its raft id: that takes a look.
+    pub(super) fn add_member(
+        &mut self,
+        now: Now,
+        token: Token,
+        node: NodeId,
+        addr: SocketAddr,
+        out: &mut Outputs,
+    ) -> Result<(), Refusal> {
         let state = &self.replica.state;
-        let of_node = |(_, member): &(&u64, &Member)| member.wanted && member.node == *node;
-        let (raft_id, _) = state.members().iter().find(of_node)?;
-        let heard = self.node.progress(*raft_id).is_some_and(|(_, heard)| heard);
-        (state.conf().contains(*raft_id) && heard).then_some(*raft_id)
+        let is_in = |(id, member): &(&u64, &Member)| {
+            member.wanted && member.node == node && state.conf().contains(**id)
+        };
+        if let Some((&raft_id, _)) = state.members().iter().find(is_in) {
+            let asked = self.members.adding.entry(raft_id).or_default();
+            asked.push((token, now.mono + LOOK_TIMEOUT));
+            out.errands.push(Errand::Probe { raft_id, node, addr });
+            return Ok(());
+        }
+        self.propose(now, Command::Admit { node, addr }, Waiting::Asker(token))
+    }
+
+    /// The disk of a member that someone wants to add again has been looked at.
+    fn looked_at(&mut self, now: Now, raft_id: u64, disk: DiskContent, out: &mut Outputs) {
+        let Some(asked) = self.members.adding.remove(&raft_id) else { return };
+        let state = &self.replica.state;
+        let cluster = state.cluster();
+        let is_same = disk == DiskContent::Member { cluster, raft_id };
+        let member = state.members().get(&raft_id).cloned();
+        for (token, _) in asked {
+            let proposed = match &member {
+                _ if is_same => {
+                    out.replies.push((token, Ok(Answer::Member { raft_id })));
+                    continue;
+                }
+                Some(Member { node, addr, .. }) => {
+                    let command = Command::Admit { node: node.clone(), addr: *addr };
+                    self.propose(now, command, Waiting::Asker(token))
+                }
+                None => Err(Refusal::Conflict("the member is being removed".to_owned())),
+            };
+            if let Err(refusal) = proposed {
+                out.replies.push((token, Err(refusal)));
+            }
+        }
     }
 
     /// Begins to hand leadership on.

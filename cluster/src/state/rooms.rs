@@ -12,8 +12,8 @@ use wire::{Epoch, NodeId, Region, RoomId};
 
 use super::{Changes, MAX_ROOMS, MSN_PER_SECOND, Room, State};
 
-/// How far above a room's base its home may say its numbers have come: 136 years of segments. A
-/// number beyond is a fault of the home and must not push all rooms to the end of the range.
+/// How far above what the clock says a node may say that numbers have come: 136 years of segments. A
+/// number beyond is a fault of that node and must not push all rooms to the end of the range.
 const MAX_MSN_RUN: u64 = 1 << 32;
 
 impl State {
@@ -71,6 +71,14 @@ impl State {
         let by_clock = self.clock_s.saturating_mul(MSN_PER_SECOND);
         let above_last = last.map_or(0, |base| base.saturating_add(1));
         by_clock.max(self.msn_floor).max(above_last)
+    }
+
+    /// Takes note that numbers below `floor` are in use, unless that cannot be.
+    pub(super) fn raise_msn_floor(&mut self, floor: u64) {
+        let believable = self.next_msn_base(None).saturating_add(MAX_MSN_RUN);
+        if floor <= believable {
+            self.msn_floor = self.msn_floor.max(floor);
+        }
     }
 
     pub(super) fn place(
@@ -148,8 +156,8 @@ impl State {
         changes: &mut Changes,
     ) -> Answer {
         if let Some(placed) = self.rooms.remove(room) {
-            let used = next_msn.min(placed.msn_base.saturating_add(MAX_MSN_RUN));
-            self.msn_floor = self.msn_floor.max(placed.msn_base.saturating_add(1)).max(used);
+            self.msn_floor = self.msn_floor.max(placed.msn_base.saturating_add(1));
+            self.raise_msn_floor(next_msn);
             self.unlist_home(&placed.home, room);
             changes.rooms.insert(room.clone());
         }

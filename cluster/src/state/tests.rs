@@ -52,7 +52,8 @@ impl Machine {
     }
 
     fn place(&mut self, i: u8, home: &str, replaces: Option<Epoch>) -> wire::control::Grant {
-        let command = Command::Place { room: room(i), home: id(home), ingest: None, replaces };
+        let command =
+            Command::Place { room: room(i), home: id(home), ingest: None, replaces, msn_floor: 0 };
         match self.run(command).unwrap() {
             Answer::Grant(grant) => grant,
             other => panic!("{other:?}"),
@@ -99,6 +100,31 @@ fn an_absurd_number_from_a_home_does_not_end_the_range() {
     let release = Command::Release { room: room(0), epoch: grant.epoch, next_msn: u64::MAX };
     machine.run(release).unwrap();
     assert!(machine.place(0, "o1", None).msn_base <= 4000 + (1 << 32));
+}
+
+#[test]
+fn a_room_without_a_past_starts_above_what_the_cluster_has_seen() {
+    let mut machine = Machine::new();
+    let seen = 4100;
+    let first = machine.place(0, "o1", None);
+    let command = Command::Place {
+        room: room(0),
+        home: id("o2"),
+        ingest: None,
+        replaces: Some(first.epoch),
+        msn_floor: seen,
+    };
+    machine.run(command).unwrap();
+    assert_eq!(machine.state.grant(&room(0)).unwrap().msn_base, seen);
+    let absurd = Command::Place {
+        room: room(1),
+        home: id("o2"),
+        ingest: None,
+        replaces: None,
+        msn_floor: u64::MAX,
+    };
+    machine.run(absurd).unwrap();
+    assert_eq!(machine.state.grant(&room(1)).unwrap().msn_base, seen);
 }
 
 #[test]
@@ -237,7 +263,7 @@ fn any_command() -> impl Strategy<Value = Command> {
     let epoch = proptest::option::of((1..60_u64).prop_map(Epoch));
     prop_oneof![
         3 => (rooms.clone(), node.clone(), epoch.clone()).prop_map(|(room, home, replaces)| {
-            Command::Place { room, home, ingest: None, replaces }
+            Command::Place { room, home, ingest: None, replaces, msn_floor: 0 }
         }),
         2 => (rooms.clone(), 1..60_u64, 0..9000_u64).prop_map(|(room, epoch, next_msn)| {
             Command::Release { room, epoch: Epoch(epoch), next_msn }

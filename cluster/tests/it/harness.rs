@@ -71,6 +71,9 @@ pub(crate) struct Bound {
 
 impl Site {
     pub(crate) fn new() -> Self {
+        // Shown for tests that fail; RUST_LOG chooses.
+        let filter = tracing_subscriber::EnvFilter::from_default_env();
+        let _ = tracing_subscriber::fmt().with_env_filter(filter).with_test_writer().try_init();
         let authority = Authority::create(SystemTime::now()).unwrap();
         Self { authority, folder: tempfile::tempdir().unwrap() }
     }
@@ -79,7 +82,7 @@ impl Site {
         self.folder.path().join(node)
     }
 
-    pub(crate) fn bind(&self, node: &str, roles: Roles, addr: &str) -> Bound {
+    pub(crate) async fn bind(&self, node: &str, roles: Roles, addr: &str) -> Bound {
         let hello = Hello {
             wire: WIRE_VERSIONS,
             node: id(node),
@@ -92,7 +95,11 @@ impl Site {
         let identity = self.authority.identity(&id(node)).unwrap();
         let metrics = wire::Metrics::new();
         let addr = addr.parse().unwrap();
-        let endpoint = Endpoint::bind(addr, &identity, hello, Limits::default(), &metrics).unwrap();
+        let bind = || async {
+            // The last tasks of a node that stopped may hold its port for a moment.
+            Endpoint::bind(addr, &identity, hello.clone(), Limits::default(), &metrics).ok()
+        };
+        let endpoint = until("the port is free", bind).await;
         let addr = endpoint.local_addr().unwrap();
         Bound { id: id(node), addr, roles, endpoint }
     }
@@ -131,16 +138,16 @@ impl Site {
     }
 
     /// One control+origin node on a free port.
-    pub(crate) fn alone(&self, node: &str) -> Node {
-        let bound = self.bind(node, Roles::CONTROL.with(Roles::ORIGIN), "127.0.0.1:0");
+    pub(crate) async fn alone(&self, node: &str) -> Node {
+        let bound = self.bind(node, Roles::CONTROL.with(Roles::ORIGIN), "127.0.0.1:0").await;
         let list = [(bound.id.clone(), bound.addr)];
         self.start(bound, &list)
     }
 
     /// A node without the control role.
-    pub(crate) fn guest(&self, node: &str, roles: Roles, control: &[&Node]) -> Node {
+    pub(crate) async fn guest(&self, node: &str, roles: Roles, control: &[&Node]) -> Node {
         let list: Vec<_> = control.iter().map(|node| (node.id.clone(), node.addr)).collect();
-        self.start(self.bind(node, roles, "127.0.0.1:0"), &list)
+        self.start(self.bind(node, roles, "127.0.0.1:0").await, &list)
     }
 }
 

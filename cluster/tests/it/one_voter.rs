@@ -8,8 +8,8 @@ use cluster::{Error, NodeState, Refusal, Roles};
 use crate::harness::{Node, Site, id, room, until, within};
 
 async fn both(site: &Site) -> (Node, Node) {
-    let o1 = site.alone("o1");
-    let o2 = site.guest("o2", Roles::ORIGIN, &[&o1]);
+    let o1 = site.alone("o1").await;
+    let o2 = site.guest("o2", Roles::ORIGIN, &[&o1]).await;
     o1.registered().await;
     o2.registered().await;
     (o1, o2)
@@ -51,7 +51,7 @@ async fn two_clients_race_for_rooms_and_each_room_gets_one_home() {
 async fn a_watch_sees_a_room_come_move_and_go_in_process_and_over_quic() {
     let site = Site::new();
     let (o1, o2) = both(&site).await;
-    let e1 = site.guest("e1", Roles::EDGE, &[&o1]);
+    let e1 = site.guest("e1", Roles::EDGE, &[&o1]).await;
     let room = room("demo");
     let mut watches = [o1.client.watch_room(&room), e1.client.watch_room(&room)];
     for watch in &mut watches {
@@ -96,7 +96,7 @@ async fn placement_and_watches_survive_a_restart_of_the_control_node() {
     assert_eq!(within(watch.changed()).await.placement.as_ref(), Some(&grant));
     let addr = o1.addr.to_string();
     o1.stop().await;
-    let bound = site.bind("o1", Roles::CONTROL.with(Roles::ORIGIN), &addr);
+    let bound = site.bind("o1", Roles::CONTROL.with(Roles::ORIGIN), &addr).await;
     let list = [(bound.id.clone(), bound.addr)];
     let o1 = site.start(bound, &list);
     o1.registered().await;
@@ -167,8 +167,8 @@ async fn the_node_table_shows_load_and_a_removed_node_stays_out() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn without_a_control_node_a_question_fails_in_time() {
     let site = Site::new();
-    let o1 = site.alone("o1");
-    let e1 = site.guest("e1", Roles::EDGE, &[&o1]);
+    let o1 = site.alone("o1").await;
+    let e1 = site.guest("e1", Roles::EDGE, &[&o1]).await;
     o1.stop().await;
     let error = within(e1.client.locate(&room("demo"))).await.unwrap_err();
     assert!(matches!(error, Error::TimedOut { .. }) && error.is_retryable(), "{error}");

@@ -70,7 +70,7 @@ fn questions_keep_their_bytes() {
     let hash_hex = "ab".repeat(32);
     let NodeInfo { spec, .. } = info();
     let spec_hex = INFO[..INFO.len() - 2].to_owned();
-    let load = Load { rooms: 1, viewers: 2, egress_bps: 3, cpu_permille: 4 };
+    let load = Load { rooms: 1, viewers: 2, egress_bps: 3, cpu_permille: 4, head_msn: 5 };
     let epoch = Epoch(300);
     let cases = [
         (Ask::Claim { room: room.clone(), ingest: node.clone() }, format!("00{ROOM}{NODE}")),
@@ -80,7 +80,7 @@ fn questions_keep_their_bytes() {
         (Ask::Register { spec }, format!("04{spec_hex}")),
         (
             Ask::Heartbeat { node: node.clone(), incarnation: 9, load },
-            format!("05{NODE}0901020304"),
+            format!("05{NODE}090102030405"),
         ),
         (
             Ask::CreateKey { id: KeyId(1), room: room.clone(), hash },
