@@ -1,1 +1,136 @@
-//! Placeholder while the skeleton is laid.
+//! The edge: serves streams to the crowd near it, from one subscription per room.
+//!
+//! The path through this crate: a [`room::Source`] fills a [`media::feed::Feed`] → [`room`] keeps it
+//! while somebody watches, and what was rendered of it → [`http`] answers HLS and LL-HLS from it, and
+//! hands FLV viewers to [`flv`], which serves them all from one ring of chunks per room.
+//!
+//! [`Edge::start`] opens the viewer port and begins everything; [`Edge::shutdown`] ends it in three
+//! steps: stop accepting, finish what is in flight, stop.
+
+mod assets;
+mod config;
+mod error;
+pub mod flv;
+mod gzip;
+mod http;
+mod metrics;
+pub mod room;
+pub mod upstream;
+mod ws;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use prometheus::{IntCounterVec, Registry};
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+pub use config::{Config, TlsFiles};
+pub use error::Error;
+
+use crate::flv::Stage;
+use crate::http::App;
+use crate::http::connection::Ending;
+use crate::http::listener::{Addresses, Listener};
+use crate::http::tls::Certificate;
+use crate::metrics::Metrics;
+use crate::room::Source;
+use crate::room::registry::Rooms;
+
+/// How long ending at once may take after the grace time: tasks only have to notice.
+const ABORT_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// A running edge. Dropping it without [`Self::shutdown`] ends it at once.
+#[derive(Debug)]
+pub struct Edge {
+    address: SocketAddr,
+    ending: Ending,
+    tasks: TaskTracker,
+}
+
+impl Edge {
+    /// Opens the viewer port and serves rooms from `source`.
+    ///
+    /// `refused` is the node's `tidewater_refused_total{role,reason}`, which this counts under the
+    /// role `edge`. Must be called within a tokio runtime.
+    ///
+    /// # Errors
+    /// When the port cannot be opened, a certificate cannot be used, or the registry already has an
+    /// edge's metrics.
+    pub fn start(
+        config: Config,
+        source: Arc<dyn Source>,
+        registry: &Registry,
+        refused: &IntCounterVec,
+    ) -> Result<Self, Error> {
+        let certificate = config.tls.map(Certificate::load).transpose()?.map(Arc::new);
+        let listen = |source| Error::Listen { address: config.listen, source };
+        let tcp = http::listener::bind(config.listen).map_err(listen)?;
+        let address = tcp.local_addr().map_err(listen)?;
+        let metrics = Arc::new(Metrics::new(registry, refused)?);
+        let ending = Ending { drain: CancellationToken::new(), abort: CancellationToken::new() };
+        let tasks = TaskTracker::new();
+        let cpus = match config.writers {
+            0 => std::thread::available_parallelism().map_or(1, usize::from),
+            writers => writers,
+        };
+        let rooms =
+            Rooms::new(source, config.room_grace, Arc::clone(&metrics), ending.drain.clone());
+        let tokens = (ending.drain.clone(), ending.abort.clone());
+        let stage = Stage::new(Arc::clone(&metrics), cpus, tokens, tasks.clone());
+        let app = Arc::new(App {
+            rooms: Arc::clone(&rooms),
+            metrics: Arc::clone(&metrics),
+            stage,
+            allow_guests: config.allow_guests,
+            drain: ending.drain.clone(),
+        });
+        let listener = Listener {
+            tcp,
+            certificate: certificate.clone(),
+            permits: Arc::new(Semaphore::new(config.max_connections.min(Semaphore::MAX_PERMITS))),
+            addresses: Addresses::new(config.max_connections_per_address),
+            app,
+            ending: ending.clone(),
+            tasks: tasks.clone(),
+        };
+        tasks.spawn(listener.run());
+        tasks.spawn(rooms.tend());
+        let tls = certificate.is_some();
+        if let Some(certificate) = certificate {
+            tasks.spawn(certificate.follow(ending.drain.clone()));
+        }
+        tracing::info!(%address, tls, "listening for viewers");
+        Ok(Self { address, ending, tasks })
+    }
+
+    /// Where viewers connect.
+    #[must_use]
+    pub fn local_addr(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Stops accepting, lets what is in flight finish for up to `grace`, and ends the rest. FLV ends
+    /// at once and at a chunk's boundary, so that players go to another edge.
+    pub async fn shutdown(self, grace: Duration) {
+        self.ending.drain.cancel();
+        self.tasks.close();
+        if tokio::time::timeout(grace, self.tasks.wait()).await.is_err() {
+            tracing::info!(
+                left = self.tasks.len(),
+                "ending viewer connections that did not finish"
+            );
+            self.ending.abort.cancel();
+            let _ = tokio::time::timeout(ABORT_TIMEOUT, self.tasks.wait()).await;
+        }
+    }
+}
+
+impl Drop for Edge {
+    fn drop(&mut self) {
+        self.ending.drain.cancel();
+        self.ending.abort.cancel();
+    }
+}

@@ -1,0 +1,52 @@
+//! What an operator may set on an edge, with the values that serve when nothing is said.
+//!
+//! In: the node's configuration. Out: limits and switches read by the listener, the router and the
+//! rooms. Limits that nobody tunes are named constants where they are enforced.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Configuration of the viewer side.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Config {
+    /// Where viewers connect; port 0 picks a free one.
+    pub listen: SocketAddr,
+    /// With it, `listen` speaks TLS and nothing else.
+    pub tls: Option<TlsFiles>,
+    /// Connections at once. Above it new ones wait in the kernel's backlog until one ends.
+    pub max_connections: usize,
+    /// Connections at once from one IPv4 address or IPv6 /64. Above it a new one is closed. Loopback
+    /// is exempt: that is where reverse proxies and load generators come from.
+    pub max_connections_per_address: u32,
+    /// Whether viewers without a token may watch and see which rooms there are.
+    pub allow_guests: bool,
+    /// How long a room's subscription outlives its last viewer. A playlist poll counts as a viewer
+    /// for as long, so it must exceed the time between two polls of a classic HLS player.
+    pub room_grace: Duration,
+    /// Tasks that write FLV per room at most; 0 stands for one per CPU.
+    pub writers: usize,
+}
+
+/// Where the certificate of the viewer listener is. Both files are read again when they change.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TlsFiles {
+    /// Certificate chain, PEM, leaf first.
+    pub cert: PathBuf,
+    /// Private key of the leaf, PEM.
+    pub key: PathBuf,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from((Ipv4Addr::UNSPECIFIED, 8080)),
+            tls: None,
+            max_connections: 100_000,
+            max_connections_per_address: 1024,
+            allow_guests: false,
+            room_grace: Duration::from_secs(30),
+            writers: 0,
+        }
+    }
+}

@@ -1,0 +1,251 @@
+//! The viewer side of HTTP: every route in one table, and what holds for all of them.
+//!
+//! In: requests from [`connection`]s that [`listener`] accepted. Out: replies, always with CORS,
+//! errors always as problem documents. A path is parsed into a [`Route`] here and nowhere else; a new
+//! route is a variant, a line in [`Route::parse`] and one in [`answer`].
+//!
+//! GET, HEAD and OPTIONS only: viewers read. Bodies of requests are not read at all.
+
+pub(crate) mod body;
+pub(crate) mod connection;
+mod flv;
+mod hls;
+pub(crate) mod listener;
+mod pages;
+mod query;
+mod range;
+mod reply;
+mod stream;
+pub(crate) mod tls;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use http::{HeaderMap, Method, Request};
+use http_body::Body as _;
+use hyper::body::Incoming;
+use media::manifest::{Epoch, Msn, PartNumber};
+use tokio_util::sync::CancellationToken;
+use wire::RoomId;
+
+use crate::flv::Stage;
+use crate::metrics::{Metrics, Refusal};
+use crate::room::registry::Rooms;
+use connection::Conn;
+use hls::Asset;
+use query::canonical;
+use reply::Reply;
+
+/// What every request handler may use.
+pub(crate) struct App {
+    pub(crate) rooms: Arc<Rooms>,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) stage: Arc<Stage>,
+    pub(crate) allow_guests: bool,
+    /// Cancelled when the node shuts down.
+    pub(crate) drain: CancellationToken,
+}
+
+impl App {
+    pub(crate) fn refuse(&self, reason: Refusal) {
+        self.metrics.refuse(reason);
+    }
+}
+
+/// Who asks, and how.
+pub(crate) struct Caller<'a> {
+    pub(crate) peer: SocketAddr,
+    pub(crate) method: &'a Method,
+    pub(crate) headers: &'a HeaderMap,
+    pub(crate) query: Option<&'a str>,
+    pub(crate) conn: &'a Arc<Conn>,
+    /// Whether the request has a body, which is then on its way.
+    pub(crate) has_body: bool,
+}
+
+/// What a path names.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Route<'a> {
+    /// `/`
+    RoomList,
+    /// `/watch/{app}/{name}`
+    Watch,
+    /// `/assets/{path}`
+    File(&'a str),
+    /// `/healthz`
+    Healthz,
+    /// `/readyz`
+    Readyz,
+    /// HLS of a room.
+    Hls(RoomId, Asset),
+    /// `/{app}/{name}.flv`
+    Flv(RoomId),
+    /// Nothing, and why not.
+    None(String),
+}
+
+impl<'a> Route<'a> {
+    fn parse(path: &'a str) -> Self {
+        let mut parts = path.strip_prefix('/').unwrap_or(path).splitn(5, '/');
+        let fields = [parts.next(), parts.next(), parts.next(), parts.next(), parts.next()];
+        match fields {
+            [Some(""), None, ..] => Self::RoomList,
+            [Some("healthz"), None, ..] => Self::Healthz,
+            [Some("readyz"), None, ..] => Self::Readyz,
+            [Some("assets"), ..] => Self::File(path.strip_prefix("/assets/").unwrap_or_default()),
+            [Some("watch"), Some(app), Some(name), None | Some(""), None] => {
+                room(app, name, |_| Self::Watch)
+            }
+            [Some(app), Some(file), None, ..] => {
+                if let Some(name) = file.strip_suffix(".m3u8") {
+                    room(app, name, |room| Self::Hls(room, Asset::Multivariant))
+                } else if let Some(name) = file.strip_suffix(".flv") {
+                    room(app, name, Self::Flv)
+                } else {
+                    Self::nothing()
+                }
+            }
+            [Some(app), Some(name), Some("main.m3u8"), None, _] => {
+                room(app, name, |room| Self::Hls(room, Asset::Playlist))
+            }
+            [Some(app), Some(name), Some("main"), Some(file), None] => match media_file(file) {
+                Some(asset) => room(app, name, |room| Self::Hls(room, asset)),
+                None => Self::nothing(),
+            },
+            _ => Self::nothing(),
+        }
+    }
+
+    fn nothing() -> Self {
+        Self::None("there is nothing of this name".into())
+    }
+}
+
+fn room<'a>(app: &str, name: &str, route: impl FnOnce(RoomId) -> Route<'a>) -> Route<'a> {
+    match RoomId::new(app, name) {
+        Ok(room) => route(room),
+        Err(error) => Route::None(error.to_string()),
+    }
+}
+
+/// Reads the name of a file under `main/`. A number has one spelling.
+fn media_file(file: &str) -> Option<Asset> {
+    if file.starts_with("init-") && file.ends_with(".mp4") {
+        return Some(Asset::Init(file.to_owned()));
+    }
+    let stem = file.strip_suffix(".m4s")?;
+    let kind = stem.chars().next()?;
+    let (first, second) = stem.strip_prefix(kind)?.split_once('-')?;
+    let (first, second) = (canonical(first)?, canonical(second)?);
+    match kind {
+        's' => Some(Asset::Segment(Msn(first), Epoch(second))),
+        'p' => Some(Asset::Part(Epoch(first), PartNumber(second))),
+        _ => None,
+    }
+}
+
+/// Answers a request.
+pub(crate) async fn answer(app: &App, conn: &Arc<Conn>, request: Request<Incoming>) -> Reply {
+    let (head, body) = request.into_parts();
+    let method = &head.method;
+    if method == Method::OPTIONS {
+        return reply::options();
+    }
+    if method != Method::GET && method != Method::HEAD {
+        app.refuse(Refusal::Method);
+        return finish(method, reply::method_not_allowed(method));
+    }
+    let caller = Caller {
+        peer: conn.peer(),
+        method,
+        headers: &head.headers,
+        query: head.uri.query(),
+        conn,
+        has_body: !body.is_end_stream(),
+    };
+    let route = Route::parse(head.uri.path());
+    let reply = match route {
+        Route::Hls(..) | Route::Flv(_) if !app.allow_guests => {
+            app.refuse(Refusal::Unauthorized);
+            reply::unauthorized()
+        }
+        Route::Hls(room, asset) => hls::answer(app, &caller, &room, &asset).await,
+        Route::Flv(room) => flv::answer(app, &caller, &room).await,
+        Route::RoomList => pages::room_list(app, caller.headers),
+        Route::Watch => pages::watch(),
+        Route::File(path) => pages::file(path, caller.headers),
+        Route::Healthz => pages::healthz(),
+        Route::Readyz => pages::readyz(app),
+        Route::None(why) => reply::not_found(&why),
+    };
+    finish(method, reply)
+}
+
+fn finish(method: &Method, reply: Reply) -> Reply {
+    if method == Method::HEAD { reply::without_body(reply) } else { reply }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn demo() -> RoomId {
+        RoomId::parse("live/demo").unwrap()
+    }
+
+    #[test]
+    fn every_url_of_a_room_is_routed() {
+        let hls = |asset| Route::Hls(demo(), asset);
+        for (path, route) in [
+            ("/", Route::RoomList),
+            ("/healthz", Route::Healthz),
+            ("/readyz", Route::Readyz),
+            ("/assets/a/b.js", Route::File("a/b.js")),
+            ("/watch/live/demo", Route::Watch),
+            ("/watch/live/demo/", Route::Watch),
+            ("/live/demo.m3u8", hls(Asset::Multivariant)),
+            ("/live/demo/main.m3u8", hls(Asset::Playlist)),
+            ("/live/demo/main/init-0a.mp4", hls(Asset::Init("init-0a.mp4".into()))),
+            ("/live/demo/main/s7-3.m4s", hls(Asset::Segment(Msn(7), Epoch(3)))),
+            ("/live/demo/main/p3-70.m4s", hls(Asset::Part(Epoch(3), PartNumber(70)))),
+            ("/live/demo.flv", Route::Flv(demo())),
+        ] {
+            assert_eq!(Route::parse(path), route, "{path}");
+        }
+    }
+
+    #[test]
+    fn everything_else_is_nothing() {
+        for path in [
+            "",
+            "//",
+            "/live",
+            "/live/",
+            "/live/demo",
+            "/live/.m3u8",
+            "/live/demo.m3u8/",
+            "/live/demo.m3u8/main.m3u8",
+            "/live/demo/other.m3u8",
+            "/live/demo/main/",
+            "/live/demo/main/x7-3.m4s",
+            "/live/demo/main/s7.m4s",
+            "/live/demo/main/s07-3.m4s",
+            "/live/demo/main/s+7-3.m4s",
+            "/live/demo/main/s7-3.mp4",
+            "/live/demo/main/é7-3.m4s",
+            "/live/demo/main/s7-3.m4s/x",
+            "/live/demo/main/p1-99999999999999999999999.m4s",
+            "/watch/demo",
+            "/watch/live/demo/x",
+            "/healthz/x",
+            "/api/demo.m3u8",
+            "/ws",
+            "/route/live/demo",
+            "/live/de%6do.m3u8",
+        ] {
+            let route = Route::parse(path);
+            let nothing = matches!(route, Route::None(_)) || path.is_empty();
+            assert!(nothing, "{path}: {route:?}");
+        }
+    }
+}

@@ -1,0 +1,523 @@
+//! One viewer connection: hyper driven under our own clock, and a way out of it for sockets.
+//!
+//! In: an accepted stream. Out: answered requests. Three things hyper does not do are done here:
+//! * **Time limits that players can live with**: a request head must be whole [`HEAD_TIMEOUT`] after
+//!   its first byte, an idle connection may stay [`IDLE_TIMEOUT`], a blocked write [`WRITE_TIMEOUT`].
+//! * **Hand-over**: an FLV or WebSocket request on HTTP/1.x takes the socket out of hyper. Its handler
+//!   leaves a [`Handover`] and never returns; once hyper has nothing left to write, the driver takes
+//!   hyper apart and passes the socket on, without a byte written for that request.
+//! * **Isolation**: a panic in a handler is counted and costs this connection.
+
+use std::net::SocketAddr;
+use std::panic::AssertUnwindSafe;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::task::{Poll, ready};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::future::{BoxFuture, FutureExt};
+use futures_util::task::AtomicWaker;
+use http::Request;
+use hyper::body::Incoming;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use parking_lot::Mutex;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::Instant;
+use tokio_rustls::server::TlsStream;
+use tokio_util::sync::CancellationToken;
+
+use super::listener::Lease;
+use super::reply::Reply;
+use super::stream::Watched;
+use super::{App, answer};
+use crate::metrics::Refusal;
+
+/// From the first byte of a request head to its last, and from accept to the first request.
+pub(crate) const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a connection without a request stays. Longer than any player's poll interval.
+pub(crate) const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long the peer may take no byte of what is to be written.
+pub(crate) const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long the peer may take for one whole response that has an end.
+pub(crate) const RESPONSE_TIMEOUT: Duration = Duration::from_secs(120);
+/// How long closing may take.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
+/// HTTP/2 streams at once on one connection: a player needs a handful.
+const MAX_STREAMS: u32 = 64;
+/// Request head bytes, on HTTP/1.x also the read buffer.
+const MAX_HEAD_BYTES: usize = 16 * 1024;
+/// Headers of a request.
+const MAX_HEADERS: usize = 64;
+/// HTTP/2 bytes buffered for one stream before its flow control takes over.
+const MAX_SEND_BUFFER_BYTES: usize = 64 * 1024;
+/// How often an HTTP/2 peer is asked whether it lives, and how long it may take to say so.
+const PING_INTERVAL: Duration = Duration::from_secs(20);
+
+/// Settings of both protocols, made once.
+#[derive(Debug)]
+pub(crate) struct Protocols {
+    http1: hyper::server::conn::http1::Builder,
+    http2: hyper::server::conn::http2::Builder<TokioExecutor>,
+}
+
+impl Default for Protocols {
+    fn default() -> Self {
+        let mut http1 = hyper::server::conn::http1::Builder::new();
+        http1
+            .timer(TokioTimer::new())
+            .header_read_timeout(None) // it would run while a connection is idle, too
+            .max_buf_size(MAX_HEAD_BYTES)
+            .max_headers(MAX_HEADERS);
+        let mut http2 = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
+        http2
+            .timer(TokioTimer::new())
+            .max_concurrent_streams(MAX_STREAMS)
+            .max_header_list_size(MAX_HEAD_BYTES as u32)
+            .max_send_buf_size(MAX_SEND_BUFFER_BYTES)
+            .keep_alive_interval(PING_INTERVAL)
+            .keep_alive_timeout(PING_INTERVAL);
+        Self { http1, http2 }
+    }
+}
+
+/// A socket that has left hyper.
+pub(crate) struct Socket {
+    pub(crate) stream: Transport,
+    /// Bytes the viewer has sent behind its request.
+    pub(crate) ahead: Bytes,
+    /// Keeps the connection counted.
+    pub(crate) lease: Lease,
+}
+
+/// What a socket is made of.
+pub(crate) enum Transport {
+    Tcp(TcpStream),
+    Tls(Box<TlsStream<TcpStream>>),
+}
+
+/// What happens to a socket once it has left hyper.
+pub(crate) type Handover = Box<dyn FnOnce(Socket) -> BoxFuture<'static, ()> + Send>;
+
+/// Streams that HTTP runs on.
+pub(super) trait Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static {
+    fn into_transport(self) -> Transport;
+}
+
+impl Stream for TcpStream {
+    fn into_transport(self) -> Transport {
+        Transport::Tcp(self)
+    }
+}
+
+impl Stream for Box<TlsStream<TcpStream>> {
+    fn into_transport(self) -> Transport {
+        Transport::Tls(self)
+    }
+}
+
+/// What handlers and the driver of a connection share.
+#[derive(Debug)]
+pub(crate) struct Conn {
+    peer: SocketAddr,
+    /// Whether a handler may take the socket.
+    http1: bool,
+    progress: Progress,
+    handover: Mutex<Option<HandoverSlot>>,
+    condemned: AtomicBool,
+    driver: AtomicWaker,
+}
+
+struct HandoverSlot(Handover);
+
+impl std::fmt::Debug for HandoverSlot {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Handover")
+    }
+}
+
+impl Conn {
+    pub(super) fn new(peer: SocketAddr, http1: bool) -> Arc<Self> {
+        Arc::new(Self {
+            peer,
+            http1,
+            progress: Progress::new(),
+            handover: Mutex::new(None),
+            condemned: AtomicBool::new(false),
+            driver: AtomicWaker::new(),
+        })
+    }
+
+    pub(crate) fn peer(&self) -> SocketAddr {
+        self.peer
+    }
+
+    pub(super) fn progress(&self) -> &Progress {
+        &self.progress
+    }
+
+    /// Whether [`Self::hand_over`] works here.
+    pub(crate) fn can_hand_over(&self) -> bool {
+        self.http1
+    }
+
+    /// Has the driver take the socket out of hyper. The caller must then never return: its future is
+    /// dropped with hyper.
+    pub(crate) fn hand_over(&self, handover: Handover) {
+        *self.handover.lock() = Some(HandoverSlot(handover));
+    }
+
+    /// Ends the connection from outside: a response on it stands still and hyper does not look.
+    pub(crate) fn condemn(&self) {
+        self.condemned.store(true, Ordering::Release);
+        self.driver.wake();
+    }
+
+    fn poll_condemned(&self, cx: &std::task::Context<'_>) -> Poll<()> {
+        self.driver.register(cx.waker());
+        if self.condemned.load(Ordering::Acquire) { Poll::Ready(()) } else { Poll::Pending }
+    }
+
+    fn take_handover(&self) -> Option<Handover> {
+        if !self.progress.is_flushed() {
+            return None;
+        }
+        self.handover.lock().take().map(|slot| slot.0)
+    }
+}
+
+/// What a connection has done when. Times are milliseconds since accept plus one; zero is "not".
+#[derive(Debug)]
+pub(super) struct Progress {
+    accepted: Instant,
+    requests: AtomicU32,
+    served: AtomicBool,
+    idle_since: AtomicU64,
+    head_since: AtomicU64,
+    blocked_since: AtomicU64,
+    flushed: AtomicBool,
+    /// When each response with an end was begun.
+    bodies: Mutex<Vec<u64>>,
+}
+
+/// What the clock says of a connection.
+enum Verdict {
+    /// Look again after this time.
+    Fine(Duration),
+    /// No request for too long: end it politely.
+    Idle,
+    SlowRequest,
+    SlowReader,
+}
+
+impl Progress {
+    fn new() -> Self {
+        Self {
+            accepted: Instant::now(),
+            requests: AtomicU32::new(0),
+            served: AtomicBool::new(false),
+            idle_since: AtomicU64::new(1),
+            head_since: AtomicU64::new(0),
+            blocked_since: AtomicU64::new(0),
+            flushed: AtomicBool::new(true),
+            bodies: Mutex::new(Vec::new()),
+        }
+    }
+
+    fn now(&self) -> u64 {
+        u64::try_from(self.accepted.elapsed().as_millis()).unwrap_or(u64::MAX - 1) + 1
+    }
+
+    /// Bytes came.
+    pub(super) fn read(&self) {
+        if self.requests.load(Ordering::Relaxed) == 0
+            && self.head_since.load(Ordering::Relaxed) == 0
+        {
+            self.head_since.store(self.now(), Ordering::Relaxed);
+        }
+    }
+
+    /// A write was tried.
+    pub(super) fn write(&self, blocked: bool) {
+        self.flushed.store(false, Ordering::Relaxed);
+        if !blocked {
+            self.blocked_since.store(0, Ordering::Relaxed);
+        } else if self.blocked_since.load(Ordering::Relaxed) == 0 {
+            self.blocked_since.store(self.now(), Ordering::Relaxed);
+        }
+    }
+
+    /// Everything was written.
+    pub(super) fn flushed(&self) {
+        self.flushed.store(true, Ordering::Relaxed);
+        self.blocked_since.store(0, Ordering::Relaxed);
+    }
+
+    fn is_flushed(&self) -> bool {
+        self.flushed.load(Ordering::Relaxed)
+    }
+
+    /// `heads` tells whether bytes without a request are a request head: not so in HTTP/2.
+    fn verdict(&self, heads: bool) -> Verdict {
+        let now = self.now();
+        let mut next = HEAD_TIMEOUT;
+        let mut over = |since: u64, limit: Duration| {
+            if since == 0 {
+                return false;
+            }
+            let left = limit.saturating_sub(Duration::from_millis(now.saturating_sub(since)));
+            next = next.min(left);
+            left.is_zero()
+        };
+        if over(self.blocked_since.load(Ordering::Relaxed), WRITE_TIMEOUT) {
+            return Verdict::SlowReader;
+        }
+        let oldest = self.bodies.lock().iter().copied().min().unwrap_or(0);
+        if over(oldest, RESPONSE_TIMEOUT) {
+            return Verdict::SlowReader;
+        }
+        if self.requests.load(Ordering::Relaxed) == 0 {
+            let served = self.served.load(Ordering::Relaxed);
+            let head = if served && !heads { 0 } else { self.head_since.load(Ordering::Relaxed) };
+            if over(head, HEAD_TIMEOUT) {
+                return Verdict::SlowRequest;
+            }
+            let limit = if served { IDLE_TIMEOUT } else { HEAD_TIMEOUT };
+            if over(self.idle_since.load(Ordering::Relaxed), limit) {
+                return Verdict::Idle;
+            }
+        }
+        // Never sooner than a millisecond, the resolution of the times.
+        Verdict::Fine(next.max(Duration::from_millis(1)))
+    }
+}
+
+/// A request in progress, from its head to the last byte of its response.
+#[derive(Debug)]
+pub(crate) struct InFlight {
+    conn: Arc<Conn>,
+    body_since: Option<u64>,
+}
+
+impl InFlight {
+    fn begin(conn: &Arc<Conn>) -> Self {
+        let progress = &conn.progress;
+        progress.requests.fetch_add(1, Ordering::Relaxed);
+        progress.served.store(true, Ordering::Relaxed);
+        progress.head_since.store(0, Ordering::Relaxed);
+        Self { conn: Arc::clone(conn), body_since: None }
+    }
+
+    /// The response is on its way, and has an end.
+    pub(super) fn sends_a_body(&mut self) {
+        let now = self.conn.progress.now();
+        self.conn.progress.bodies.lock().push(now);
+        self.body_since = Some(now);
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        let progress = &self.conn.progress;
+        if let Some(since) = self.body_since {
+            let mut bodies = progress.bodies.lock();
+            if let Some(at) = bodies.iter().position(|b| *b == since) {
+                bodies.swap_remove(at);
+            }
+        }
+        progress.idle_since.store(progress.now(), Ordering::Relaxed);
+        progress.requests.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Answers the requests of one connection for hyper.
+struct Service {
+    app: Arc<App>,
+    conn: Arc<Conn>,
+}
+
+/// A handler panicked; the panic was counted and logged.
+#[derive(Debug, thiserror::Error)]
+#[error("the handler panicked")]
+struct Panicked;
+
+impl hyper::service::Service<Request<Incoming>> for Service {
+    type Response = Reply;
+    type Error = Panicked;
+    type Future = BoxFuture<'static, Result<Reply, Panicked>>;
+
+    fn call(&self, request: Request<Incoming>) -> Self::Future {
+        let in_flight = InFlight::begin(&self.conn);
+        let (app, conn) = (Arc::clone(&self.app), Arc::clone(&self.conn));
+        Box::pin(async move {
+            // Handlers keep their shared state consistent behind locks that do not poison.
+            match AssertUnwindSafe(answer(&app, &conn, request)).catch_unwind().await {
+                Ok(reply) => Ok(reply.map(|body| body.holding(in_flight))),
+                Err(_) => {
+                    app.metrics.panics.inc();
+                    tracing::error!(peer = %conn.peer, "a request handler panicked");
+                    Err(Panicked)
+                }
+            }
+        })
+    }
+}
+
+/// When connections are to end.
+#[derive(Debug, Clone)]
+pub(crate) struct Ending {
+    /// Finish what is in progress, take nothing new.
+    pub(crate) drain: CancellationToken,
+    /// Stop at once.
+    pub(crate) abort: CancellationToken,
+}
+
+/// Why the driver stopped.
+enum Outcome {
+    Done(Result<(), hyper::Error>),
+    Handover(Handover),
+    Cut(Option<Refusal>),
+}
+
+/// Serves HTTP/1.x until the connection ends or its socket is handed over.
+pub(super) async fn serve_http1<S: Stream>(
+    app: Arc<App>,
+    protocols: &Protocols,
+    (stream, ahead, conn): (S, Bytes, Arc<Conn>),
+    ending: &Ending,
+    lease: Lease,
+) {
+    let io = TokioIo::new(Watched::new(stream, ahead, Arc::clone(&conn)));
+    let service = Service { app: Arc::clone(&app), conn: Arc::clone(&conn) };
+    let mut http = protocols.http1.serve_connection(io, service);
+    let outcome = {
+        let mut ends = std::pin::pin!(watch(&conn, ending, true));
+        let mut polite = false;
+        std::future::poll_fn(|cx| {
+            loop {
+                if let Poll::Ready(result) = http.poll_without_shutdown(cx) {
+                    return Poll::Ready(Outcome::Done(result));
+                }
+                if let Some(handover) = conn.take_handover() {
+                    return Poll::Ready(Outcome::Handover(handover));
+                }
+                match ready!(ends.as_mut().poll(cx)) {
+                    End::Politely if !polite => {
+                        polite = true;
+                        Pin::new(&mut http).graceful_shutdown();
+                        ends.set(watch(&conn, ending, true));
+                    }
+                    End::Politely => return Poll::Ready(Outcome::Cut(None)),
+                    End::Now(why) => return Poll::Ready(Outcome::Cut(why)),
+                }
+            }
+        })
+        .await
+    };
+    match outcome {
+        Outcome::Handover(handover) => {
+            let parts = http.into_parts();
+            let (stream, unread) = parts.io.into_inner().into_inner();
+            let ahead = joined(parts.read_buf, unread);
+            drop((parts.service, conn, app));
+            handover(Socket { stream: stream.into_transport(), ahead, lease }).await;
+        }
+        Outcome::Done(result) => {
+            note(&app, &conn, result);
+            let (mut stream, _) = http.into_parts().io.into_inner().into_inner();
+            let _ = tokio::time::timeout(CLOSE_TIMEOUT, stream.shutdown()).await;
+        }
+        Outcome::Cut(why) => why.into_iter().for_each(|why| app.refuse(why)),
+    }
+}
+
+/// Serves HTTP/2 until the connection ends.
+pub(super) async fn serve_http2<S: Stream>(
+    app: Arc<App>,
+    protocols: &Protocols,
+    (stream, ahead, conn): (S, Bytes, Arc<Conn>),
+    ending: &Ending,
+    _lease: Lease,
+) {
+    let io = TokioIo::new(Watched::new(stream, ahead, Arc::clone(&conn)));
+    let service = Service { app: Arc::clone(&app), conn: Arc::clone(&conn) };
+    let mut http = std::pin::pin!(protocols.http2.serve_connection(io, service));
+    let mut ends = std::pin::pin!(watch(&conn, ending, false));
+    let mut polite = false;
+    let outcome = std::future::poll_fn(|cx| {
+        loop {
+            if let Poll::Ready(result) = http.as_mut().poll(cx) {
+                return Poll::Ready(Outcome::Done(result));
+            }
+            match ready!(ends.as_mut().poll(cx)) {
+                End::Politely if !polite => {
+                    polite = true;
+                    http.as_mut().graceful_shutdown();
+                    ends.set(watch(&conn, ending, false));
+                }
+                End::Politely => return Poll::Ready(Outcome::Cut(None)),
+                End::Now(why) => return Poll::Ready(Outcome::Cut(why)),
+            }
+        }
+    })
+    .await;
+    match outcome {
+        Outcome::Done(result) => note(&app, &conn, result),
+        Outcome::Cut(why) => why.into_iter().for_each(|why| app.refuse(why)),
+        Outcome::Handover(_) => {}
+    }
+}
+
+/// How a connection is to end.
+enum End {
+    Politely,
+    Now(Option<Refusal>),
+}
+
+/// Watches the clock, the node and the connection's own handlers for a reason to end it.
+async fn watch(conn: &Conn, ending: &Ending, heads: bool) -> End {
+    let already_draining = ending.drain.is_cancelled();
+    let drain = async {
+        if already_draining {
+            std::future::pending::<()>().await;
+        }
+        ending.drain.cancelled().await;
+    };
+    let clock = async {
+        loop {
+            match conn.progress.verdict(heads) {
+                Verdict::Fine(next) => tokio::time::sleep(next).await,
+                Verdict::Idle => return End::Politely,
+                Verdict::SlowRequest => return End::Now(Some(Refusal::SlowRequest)),
+                Verdict::SlowReader => return End::Now(Some(Refusal::SlowReader)),
+            }
+        }
+    };
+    tokio::select! {
+        () = drain => End::Politely,
+        () = ending.abort.cancelled() => End::Now(None),
+        () = std::future::poll_fn(|cx| conn.poll_condemned(cx)) => {
+            End::Now(Some(Refusal::SlowReader))
+        }
+        end = clock => end,
+    }
+}
+
+fn note(app: &App, conn: &Conn, result: Result<(), hyper::Error>) {
+    let Err(error) = result else { return };
+    tracing::debug!(peer = %conn.peer, %error, "connection failed");
+    if error.is_parse() || error.is_parse_too_large() || error.is_parse_status() {
+        app.refuse(Refusal::Malformed);
+    } else if error.is_incomplete_message() && !conn.progress.served.load(Ordering::Relaxed) {
+        app.refuse(Refusal::Malformed);
+    }
+}
+
+fn joined(first: Bytes, second: Bytes) -> Bytes {
+    if second.is_empty() {
+        return first;
+    }
+    if first.is_empty() { second } else { [first, second].concat().into() }
+}

@@ -1,0 +1,9 @@
+//! An edge as viewers meet it: a real listener on a free port, feeds filled by hand behind a test
+//! source, and clients that speak what players speak.
+
+mod endings;
+mod flv;
+mod hls;
+mod hostile;
+mod http;
+mod support;
