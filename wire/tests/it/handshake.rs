@@ -295,3 +295,30 @@ async fn one_cannot_listen_in_another_name() {
             .unwrap_err();
     assert_eq!(error.to_string(), "identity: it is of o1, this node is o2");
 }
+
+#[tokio::test]
+async fn noise_on_the_port_changes_nothing() {
+    let cluster = Cluster::new();
+    let (a, b) = (cluster.node("o1"), cluster.node("e1"));
+    let peer = within(b.dial(&a)).await.unwrap();
+    let noise = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let mut state = 0x2545_f491_4f6c_dd1d_u64;
+    for round in 0..3000 {
+        let mut packet: Vec<u8> = (0..1200_usize.min(1 + round))
+            .map(|_| {
+                state ^= state << 13;
+                state ^= state >> 7;
+                state ^= state << 17;
+                state.to_le_bytes()[0]
+            })
+            .collect();
+        // Every third one begins as an Initial of QUIC version 1 does (RFC 9000 section 17.2.2).
+        if round % 3 == 0 && packet.len() > 6 {
+            packet[..6].copy_from_slice(&[0xc3, 0, 0, 0, 1, 8]);
+        }
+        let _ = noise.send_to(&packet, a.address).await;
+    }
+    within(echo(&peer, "still up")).await.unwrap();
+    within(echo(&within(b.dial(&a)).await.unwrap(), "and open")).await.unwrap();
+    assert_eq!(a.metric("tidewater_wire_connections{", "accepted"), 2.0);
+}

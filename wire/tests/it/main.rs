@@ -8,3 +8,5 @@ mod handshake;
 mod harness;
 mod lifecycle;
 mod links;
+mod partition;
+mod simulated;
