@@ -8,6 +8,7 @@ mod certs;
 mod client;
 mod cluster;
 mod key;
+mod node;
 mod room;
 mod table;
 
@@ -119,16 +120,9 @@ pub fn main() -> ExitCode {
 fn execute(cli: Cli) -> anyhow::Result<()> {
     let sources = Sources { env: environment(), set: cli.set, ..Sources::default() };
     match cli.command {
-        Command::Dev(args) => {
-            let sources = Sources { dev: true, ..sources };
-            Config::load(&sources)?;
-            let _ = args;
-            Ok(())
-        }
+        Command::Dev(args) => node::dev(args, sources),
         Command::Run(args) => {
-            let sources = Sources { file: Some(args.config), roles: args.roles, ..sources };
-            Config::load(&sources)?;
-            Ok(())
+            node::run(Sources { file: Some(args.config), roles: args.roles, ..sources })
         }
         Command::CheckConfig { file } => {
             Config::load(&Sources { file: Some(file), ..sources })?;

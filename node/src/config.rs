@@ -121,7 +121,9 @@ impl Config {
     /// This configuration with only what a reload can take over from `new`.
     #[must_use]
     pub fn reloaded(&self, new: &Self) -> Self {
+        let taken = (0..KEYS.len()).filter(|at| KEYS[*at].reload);
         Self {
+            settings: self.settings.with(&new.settings, taken),
             node: Node { shutdown_grace: new.node.shutdown_grace, ..self.node.clone() },
             admin: Admin { listen: self.admin.listen.clone(), ..new.admin.clone() },
             log: Log { format: self.log.format, ..new.log.clone() },
@@ -135,13 +137,13 @@ impl Config {
         self.node.roles.contains(&role)
     }
 
-    /// The keys that leave something open to anyone, for warnings.
+    /// The keys that leave something open to anyone on this node, for warnings.
     #[must_use]
     pub fn open_doors(&self) -> Vec<&'static str> {
         let doors = [
-            (self.auth.publish_open, "auth.publish=open"),
-            (self.auth.allow_guests, "auth.allow_guests=true"),
-            (self.room.open_gifts, "room.open_gifts=true"),
+            (self.auth.publish_open && self.has(Role::Origin), "auth.publish=open"),
+            (self.auth.allow_guests && self.has(Role::Edge), "auth.allow_guests=true"),
+            (self.room.open_gifts && self.has(Role::Edge), "room.open_gifts=true"),
         ];
         doors.into_iter().filter(|(open, _)| *open).map(|(_, door)| door).collect()
     }

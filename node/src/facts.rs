@@ -1,72 +1,57 @@
 //! What the roles of this process know, for the admin API.
 //!
-//! In: each role's own registries, asked when someone asks. Out: one answer per room, and why the
-//! process is not ready. Placement is not here: who is home under which epoch comes from the control
-//! plane.
+//! In: the handles of running roles, asked when someone asks. Out: one answer per room, and why the
+//! process should be sent nobody. Placement is not here: who is home under which epoch comes from the
+//! control plane.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use parking_lot::RwLock;
-use wire::{NodeId, RoomId};
+use wire::RoomId;
 
-use crate::admin::view::RoomState;
+/// A role's own word on why it should be sent nobody now; `None` when it may.
+pub type NotReady = Box<dyn Fn() -> Option<String> + Send + Sync>;
 
-/// What a home knows about a room it holds.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct HomeFacts {
-    /// What goes on.
-    pub state: RoomState,
-    /// The node its publisher is connected to, if there is one.
-    pub ingest: Option<NodeId>,
-}
+/// How often a process that starts looks whether it is ready.
+const LOOK_EVERY: Duration = Duration::from_millis(10);
 
-/// A running role, as far as the admin API asks it. Answers at once, from memory.
-pub trait RoleFacts: Send + Sync + 'static {
-    /// What this role knows as the home of `room`; `None` if it does not hold it.
-    fn home(&self, room: &RoomId) -> Option<HomeFacts> {
-        let _ = room;
-        None
-    }
-
-    /// How many viewers of `room` this role serves.
-    fn viewers(&self, room: &RoomId) -> u64 {
-        let _ = room;
-        0
-    }
-
-    /// Why this role should be sent nobody now, for the operator.
-    fn not_ready(&self) -> Option<String> {
-        None
-    }
-}
-
-/// All roles of this process. Clones share the list.
+/// All roles of this process. Clones share the lists.
 #[derive(Clone, Default)]
 pub struct Facts {
-    roles: Arc<RwLock<Vec<Arc<dyn RoleFacts>>>>,
+    origins: Arc<RwLock<Vec<origin::Rooms>>>,
+    not_ready: Arc<RwLock<Vec<NotReady>>>,
 }
 
 impl Facts {
-    /// Asks `role` too from now on.
-    pub fn add(&self, role: Arc<dyn RoleFacts>) {
-        self.roles.write().push(role);
+    /// Asks this origin about rooms from now on.
+    pub fn add_origin(&self, rooms: origin::Rooms) {
+        self.origins.write().push(rooms);
     }
 
-    /// What the home knows about `room`, if it is in this process.
-    #[must_use]
-    pub fn home(&self, room: &RoomId) -> Option<HomeFacts> {
-        self.roles.read().iter().find_map(|role| role.home(room))
+    /// Asks this before the process is called ready.
+    pub fn add_condition(&self, not_ready: NotReady) {
+        self.not_ready.write().push(not_ready);
     }
 
-    /// Viewers of `room` in this process.
+    /// What the home of `room` knows of it, if the home is in this process.
     #[must_use]
-    pub fn viewers(&self, room: &RoomId) -> u64 {
-        self.roles.read().iter().map(|role| role.viewers(room)).sum()
+    pub fn room(&self, room: &RoomId) -> Option<origin::RoomReport> {
+        self.origins.read().iter().find_map(|rooms| rooms.get(room))
     }
 
     /// Why this process should be sent nobody now; empty when it may.
     #[must_use]
     pub fn not_ready(&self) -> Vec<String> {
-        self.roles.read().iter().filter_map(|role| role.not_ready()).collect()
+        self.not_ready.read().iter().filter_map(|condition| condition()).collect()
+    }
+
+    /// Waits until nothing stands against being ready, for at most `limit`; whether it came to that.
+    pub async fn ready_within(&self, limit: Duration) -> bool {
+        let ready = async {
+            while !self.not_ready().is_empty() {
+                tokio::time::sleep(LOOK_EVERY).await;
+            }
+        };
+        tokio::time::timeout(limit, ready).await.is_ok()
     }
 }

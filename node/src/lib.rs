@@ -4,10 +4,14 @@
 //! crates below, and the admin API that shows them. No protocol and no media logic lives here.
 
 pub mod admin;
+pub mod assemble;
 pub mod cli;
 pub mod config;
 pub mod demo;
+pub mod dev;
 pub mod facts;
+pub mod ports;
+pub mod run;
 pub mod shutdown;
 pub mod telemetry;
 pub mod version;

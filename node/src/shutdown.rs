@@ -9,11 +9,15 @@ use std::{future::Future, time::Duration};
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
     sync::watch,
+    time::Instant,
 };
 use tokio_util::sync::CancellationToken;
 
 /// The exit code of a stop that was forced by a second signal.
 pub const FORCED_EXIT_CODE: i32 = 1;
+/// Stop signals this soon after the first are the same one: `timeout` and terminals signal both the
+/// process and its group.
+pub const SAME_SIGNAL: Duration = Duration::from_secs(1);
 
 /// What the operator has asked for so far.
 #[derive(Clone)]
@@ -38,9 +42,20 @@ impl Signals {
         let token = stop.clone();
         // Lives as long as the process: it is what ends it.
         tokio::spawn(async move {
+            let mut first = None;
             loop {
                 tokio::select! {
-                    name = either(&mut term, &mut int) => stop_or_force(name, &token),
+                    name = either(&mut term, &mut int) => match Asked::by_signal(&mut first, Instant::now()) {
+                        Asked::Stop => {
+                            tracing::info!(signal = name, "stopping: accepting nothing new, finishing what is in flight");
+                            token.cancel();
+                        }
+                        Asked::Nothing => {}
+                        Asked::StopNow => {
+                            tracing::warn!(signal = name, "second stop signal: leaving without waiting for what is in flight");
+                            std::process::exit(FORCED_EXIT_CODE);
+                        }
+                    },
                     Some(()) = hup.recv() => count.send_modify(|n| *n += 1),
                 }
             }
@@ -61,18 +76,38 @@ async fn either(term: &mut Signal, int: &mut Signal) -> &'static str {
     }
 }
 
-fn stop_or_force(signal: &'static str, stop: &CancellationToken) {
-    if stop.is_cancelled() {
-        tracing::warn!(signal, "second stop signal: leaving without waiting for what is in flight");
-        std::process::exit(FORCED_EXIT_CODE);
+/// What a stop signal asks for.
+#[derive(Debug, PartialEq, Eq)]
+enum Asked {
+    Stop,
+    Nothing,
+    StopNow,
+}
+
+impl Asked {
+    fn by_signal(first: &mut Option<Instant>, now: Instant) -> Self {
+        match first {
+            None => {
+                *first = Some(now);
+                Self::Stop
+            }
+            Some(at) if now.duration_since(*at) < SAME_SIGNAL => Self::Nothing,
+            Some(_) => Self::StopNow,
+        }
     }
-    tracing::info!(signal, "stopping: accepting nothing new, finishing what is in flight");
-    stop.cancel();
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_second_signal_forces_but_an_echo_does_not() {
+        let (mut first, start) = (None, Instant::now());
+        assert_eq!(Asked::by_signal(&mut first, start), Asked::Stop);
+        assert_eq!(Asked::by_signal(&mut first, start + SAME_SIGNAL / 2), Asked::Nothing);
+        assert_eq!(Asked::by_signal(&mut first, start + SAME_SIGNAL), Asked::StopNow);
+    }
 
     #[tokio::test(start_paused = true)]
     async fn draining_is_bounded() {

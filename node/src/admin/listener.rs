@@ -22,14 +22,14 @@ use tokio_util::sync::CancellationToken;
 use super::guard::Caller;
 
 /// Connections at once on one listener.
-pub const MAX_CONNECTIONS: usize = 256;
+pub(super) const MAX_CONNECTIONS: usize = 256;
 /// How long a request's head, and a TLS handshake, may take.
-pub const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
+pub(super) const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long to wait after `accept` failed, as it does when the process has no descriptor left.
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
 
 /// Serves `router` on `listener` until `stop`, then finishes the requests in flight.
-pub async fn serve(
+pub(super) async fn serve(
     listener: TcpListener,
     tls: Option<tokio_rustls::TlsAcceptor>,
     router: Router,

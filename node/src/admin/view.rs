@@ -68,20 +68,39 @@ pub enum RoomState {
 }
 
 /// `GET /api/v1/rooms/{app}/{name}`, and an item of `GET /api/v1/rooms`.
+///
+/// What only the home knows is absent when another node is asked.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Room {
     /// `app/name`.
     pub room: String,
     /// The node that holds it.
     pub home: String,
-    /// The node its publisher is connected to, if there is one and this node knows.
+    /// The node its publisher is connected to, if there is one.
     pub ingest: Option<String>,
     /// The right under which the home holds it.
     pub epoch: u64,
-    /// What goes on in it; absent if this node cannot know: ask the home.
+    /// What goes on in it.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub state: Option<RoomState>,
-    /// Viewers, as far as this node knows.
-    pub viewers: u64,
+    /// Viewers on all edges, as these last said.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub viewers: Option<u64>,
+    /// Edges subscribed to it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub subscribers: Option<u64>,
+    /// The publisher's address.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub source: Option<String>,
+    /// What its encoder calls itself.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub encoder: Option<String>,
+    /// When the present push was accepted, in milliseconds since 1970.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub since_unix_ms: Option<u64>,
+    /// What the streamer should change, when something is amiss.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub advice: Option<String>,
 }
 
 /// `GET /api/v1/rooms`.

@@ -61,7 +61,7 @@ fn list(ask: &Ask, sources: Sources) -> anyhow::Result<()> {
                 or_dash(room.state.map(state)),
                 room.home.clone(),
                 or_dash(room.ingest.as_ref()),
-                room.viewers.to_string(),
+                or_dash(room.viewers),
                 room.epoch.to_string(),
             ]
         })
@@ -80,8 +80,16 @@ fn show(room: &RoomId, ask: &Ask, sources: Sources) -> anyhow::Result<()> {
     println!("state    {}", or_dash(room.state.map(state)));
     println!("home     {}", room.home);
     println!("ingest   {}", or_dash(room.ingest.as_ref()));
-    println!("viewers  {}", room.viewers);
+    println!("viewers  {}", or_dash(room.viewers));
+    println!("edges    {}", or_dash(room.subscribers));
     println!("epoch    {}", room.epoch);
+    for (name, value) in
+        [("source", room.source), ("encoder", room.encoder), ("advice", room.advice)]
+    {
+        if let Some(value) = value {
+            println!("{name:<7}  {value}");
+        }
+    }
     Ok(())
 }
 

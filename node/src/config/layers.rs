@@ -139,7 +139,7 @@ impl Layers {
             match read(key.kind, &raw, base) {
                 Ok(value) => values.push((value, place)),
                 Err(why) => {
-                    self.problems.push(Problem { place, what: format!("{} {why}", key.name) })
+                    self.problems.push(Problem { place, what: format!("{} {why}", key.name) });
                 }
             }
         }
@@ -183,6 +183,16 @@ impl Settings {
     pub fn get(&self, name: &str) -> (&Value, &Place) {
         let at = position(name).expect("only keys of the table are asked for");
         (&self.0[at].0, &self.0[at].1)
+    }
+
+    /// These, with the values at `positions` taken from `other`.
+    #[must_use]
+    pub fn with(&self, other: &Self, positions: impl Iterator<Item = usize>) -> Self {
+        let mut settings = self.clone();
+        for at in positions {
+            settings.0[at] = other.0[at].clone();
+        }
+        settings
     }
 
     /// The positions in [`KEYS`] of the keys whose values differ.

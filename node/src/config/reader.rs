@@ -41,8 +41,9 @@ pub(super) fn compose(settings: Settings) -> Result<Config, Problems> {
         http: Http {
             listen: read.listen("http.listen").expect("the key does not take off"),
             tls: read.tls("http.tls.cert", "http.tls.key"),
+            advertise: read.optional("http.advertise"),
             max_connections: read.integer("http.max_connections") as usize,
-            cache_bytes: read.integer("http.cache"),
+            max_connections_per_address: read.integer("http.max_connections_per_address") as u32,
         },
         admin: Admin {
             listen: read.text("admin.listen"),
@@ -62,6 +63,7 @@ pub(super) fn compose(settings: Settings) -> Result<Config, Problems> {
         },
         room: Room {
             publish_grace: read.duration("room.publish_grace"),
+            cache_bytes: read.integer("room.cache") as usize,
             open_gifts: read.flag("room.open_gifts"),
         },
         auth: Auth {
@@ -165,6 +167,21 @@ impl Reader<'_> {
         if hls.target_duration > hls.max_target_duration {
             let what = "must not be longer than hls.max_target_duration";
             self.problem("hls.target_duration", what.into());
+        }
+        for (key, duration) in [
+            ("hls.target_duration", hls.target_duration),
+            ("hls.max_target_duration", hls.max_target_duration),
+        ] {
+            // EXT-X-TARGETDURATION is a decimal integer (RFC 8216bis section 4.4.3.1).
+            if duration.subsec_nanos() != 0 {
+                self.problem(key, "must be a whole number of seconds".into());
+            }
+        }
+        if let Some(url) = &config.http.advertise
+            && !url.starts_with("http://")
+            && !url.starts_with("https://")
+        {
+            self.problem("http.advertise", "must start with http:// or https://".into());
         }
         let voters = cluster.control.len();
         if voters > 0 && !VOTER_COUNTS.contains(&voters) {

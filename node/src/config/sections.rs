@@ -69,7 +69,7 @@ pub struct Rtmp {
     pub advertise: Option<String>,
     /// Connections at once.
     pub max_connections: usize,
-    /// Connections at once from one address.
+    /// Connections at once from one address; 0 is no limit.
     pub max_connections_per_address: usize,
 }
 
@@ -80,10 +80,12 @@ pub struct Http {
     pub listen: SocketAddr,
     /// Certificate and key; both or none.
     pub tls: Option<Tls>,
+    /// Base URL under which viewers reach this edge, when set.
+    pub advertise: Option<String>,
     /// Viewer connections at once.
     pub max_connections: usize,
-    /// Most memory for media, in bytes.
-    pub cache_bytes: u64,
+    /// Viewer connections at once from one address.
+    pub max_connections_per_address: u32,
 }
 
 /// A certificate chain and its key.
@@ -135,6 +137,8 @@ pub struct Hls {
 pub struct Room {
     /// How long a room waits for its publisher.
     pub publish_grace: Duration,
+    /// Most media kept of one room, in bytes.
+    pub cache_bytes: usize,
     /// Whether gifts are taken without a shop order.
     pub open_gifts: bool,
 }

@@ -46,6 +46,18 @@ fn dev_opens_the_doors_on_loopback() {
 }
 
 #[test]
+fn only_the_doors_of_this_node_count() {
+    let open = |roles: &str| {
+        let set = set(&[("auth.publish", "open"), ("auth.allow_guests", "true")]);
+        let sources = Sources { set, roles: Some(roles.to_owned()), ..Sources::default() };
+        Config::load(&sources).unwrap().open_doors()
+    };
+    assert_eq!(open("control,origin"), ["auth.publish=open"]);
+    assert_eq!(open("edge"), ["auth.allow_guests=true"]);
+    assert_eq!(open("control"), Vec::<&str>::new());
+}
+
+#[test]
 fn each_layer_goes_over_the_one_before() {
     let (_dir, mut sources) = file("[hls]\npart = \"300ms\"\nsegment = \"2s\"\nwindow = 9\n");
     let config = Config::load(&sources).unwrap();
@@ -146,6 +158,8 @@ fn nested_keys_and_sections_of_other_roles_are_checked() {
 fn settings_must_agree() {
     let cases: &[(&[(&str, &str)], &str)] = &[
         (&[("hls.part", "2s"), ("hls.segment", "1s")], "hls.part must not be longer"),
+        (&[("hls.target_duration", "2500ms")], "whole number of seconds"),
+        (&[("http.advertise", "e1.example.org")], "must start with http"),
         (&[("cluster.control", "a@h:1,b@h:2")], "lists 2 nodes"),
         (&[("cluster.control", "a@h:1,a@h:2,c@h:3")], "lists a node twice"),
         (&[("cluster.control", "10.0.0.1:7400")], "write id@host:port"),
@@ -198,8 +212,11 @@ fn a_reload_says_what_it_takes() {
     let live = old.reloaded(&new);
     assert_eq!(live.node.shutdown_grace.as_secs(), 20);
     assert_eq!(live.log.filter, "debug");
-    assert_eq!(live.admin.token.unwrap().reveal(), "new");
+    assert_eq!(live.admin.token.as_ref().unwrap().reveal(), "new");
     assert_eq!(live.hls.part, old.hls.part);
+    // What was taken over is no change any more; what was not still is.
+    let again: Vec<_> = new.changes_from(&live).iter().map(|c| c.key).collect();
+    assert_eq!(again, ["hls.part"]);
 }
 
 #[test]

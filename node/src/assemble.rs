@@ -1,0 +1,462 @@
+//! One node: every start-up step in the order in which it must happen, and every stop in reverse.
+//!
+//! In: a [`Plan`] and the configuration. Out: a running [`Node`]. `run` makes one, `dev` several in
+//! one process. What the roles do is theirs; here they are given their parts: identity, endpoint,
+//! control plane, metrics.
+
+use std::{
+    collections::BTreeSet,
+    fmt::Display,
+    fs::{File, TryLockError},
+    net::{SocketAddr, UdpSocket},
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use anyhow::{Context as _, bail};
+use cluster::{Client, ClientConfig, Control, ControlConfig};
+use edge::{Edge, upstream::Upstreams};
+use media::{feed, manifest::RENDER_VERSION};
+use origin::Origin;
+use prometheus::{IntCounterVec, PullingGauge};
+use tokio::time::{Instant, timeout_at};
+use wire::{
+    Endpoint, Hello, Identity, IdentityFiles, Limits, Links, NodeId, Region, Service,
+    control::{Capacity, NodeSpec, Roles},
+    endpoint::IDENTITY_POLL,
+    error::CloseCode,
+    hello::{VersionRange, WIRE_VERSIONS},
+};
+
+use crate::{
+    config::{Config, ControlNode, Role},
+    facts::Facts,
+    telemetry::NodeMetrics,
+    version::Versions,
+};
+
+/// How long the names in `cluster.control` may take to resolve: in an orchestrator they appear with
+/// the nodes.
+const RESOLVE_TIMEOUT: Duration = Duration::from_secs(30);
+/// How often an unresolved name is tried again.
+const RESOLVE_EVERY: Duration = Duration::from_secs(1);
+/// What stopping may take on top of the grace time: ending what did not finish.
+pub const STOP_MARGIN: Duration = Duration::from_secs(5);
+
+/// Who a node is and where it listens.
+pub struct Plan {
+    /// Its name.
+    pub id: NodeId,
+    /// Its certificate and key.
+    pub identity: Identity,
+    /// Where these are from, to follow their renewal; none if they exist in memory only.
+    pub files: Option<IdentityFiles>,
+    /// Where it stands.
+    pub region: Region,
+    /// What it does.
+    pub roles: BTreeSet<Role>,
+    /// Its own data folder.
+    pub data: PathBuf,
+    /// UDP address of its QUIC endpoint.
+    pub cluster_listen: SocketAddr,
+    /// `host:port` others reach that at, if it is not found out.
+    pub advertise: Option<String>,
+    /// The control nodes; empty is this node alone.
+    pub control: Vec<ControlNode>,
+    /// Where viewers connect, if it is an edge.
+    pub http_listen: SocketAddr,
+}
+
+/// A running node.
+pub struct Node {
+    id: NodeId,
+    address: SocketAddr,
+    endpoint: Endpoint,
+    control: Option<Control>,
+    client: Client,
+    origin: Option<Origin>,
+    edge: Option<(Edge, Arc<Upstreams>)>,
+    refused: IntCounterVec,
+    /// Keeps other processes off the data folder.
+    _lock: File,
+}
+
+impl Node {
+    /// Starts the node; when it returns, its listeners answer. Joining the cluster goes on behind:
+    /// `facts` says when it is done.
+    ///
+    /// # Errors
+    /// What could not be started, with the key to change.
+    pub async fn start(
+        plan: Plan,
+        config: &Config,
+        metrics: NodeMetrics,
+        facts: &Facts,
+    ) -> anyhow::Result<Self> {
+        let data = &plan.data;
+        let lock = lock(data)?;
+
+        let endpoint = bind(&plan, &metrics)?;
+        if let Some(files) = plan.files.clone() {
+            endpoint.follow(files, IDENTITY_POLL);
+        }
+        let links = Links::new(endpoint.clone());
+        let bound = endpoint.local_addr()?;
+        let mut control_nodes = resolve_all(&plan.control).await?;
+        let address = advertised(&plan, bound, &control_nodes).await?;
+        if control_nodes.is_empty() {
+            control_nodes.push((plan.id.clone(), address));
+        }
+
+        let mut services: Vec<Arc<dyn Service>> = Vec::new();
+        let cluster_metrics = cluster::Metrics::register(&metrics.registry)?;
+        let client_config =
+            ClientConfig { spec: spec(&plan, config, address), control: control_nodes.clone() };
+        let (control, client) = if plan.roles.contains(&Role::Control) {
+            let own =
+                ControlConfig { node: plan.id.clone(), data: data.clone(), control: control_nodes };
+            let control = Control::start(own, links.clone(), cluster_metrics.clone())?;
+            services.push(control.service());
+            let client = Client::local(&control, client_config, links.clone(), cluster_metrics)?;
+            (Some(control), client)
+        } else {
+            (None, Client::connect(client_config, links.clone(), cluster_metrics)?)
+        };
+
+        let origin = if plan.roles.contains(&Role::Origin) {
+            let origin =
+                start_origin(&plan, config, client.clone(), links.clone(), &metrics).await?;
+            services.push(origin.service());
+            facts.add_origin(origin.rooms());
+            Some(origin)
+        } else {
+            None
+        };
+        let edge = if plan.roles.contains(&Role::Edge) {
+            let limits = feed::Limits { max_bytes: config.room.cache_bytes };
+            let upstreams = Arc::new(Upstreams::new(client.clone(), links, limits));
+            services.push(upstreams.service());
+            count_upstreams(&upstreams, &metrics)?;
+            Some((start_edge(&plan, config, &upstreams, &metrics)?, upstreams))
+        } else {
+            None
+        };
+        endpoint.serve(services)?;
+        add_conditions(&plan.id, control.as_ref(), &client, facts);
+        let names = roles(&plan.roles).names().collect::<Vec<_>>().join(",");
+        tracing::info!(
+            node = %plan.id, roles = names, %bound, advertised = %address, "node started"
+        );
+        Ok(Self {
+            id: plan.id,
+            address,
+            endpoint,
+            control,
+            client,
+            origin,
+            edge,
+            refused: metrics.refused,
+            _lock: lock,
+        })
+    }
+
+    /// Its name.
+    #[must_use]
+    pub fn id(&self) -> &NodeId {
+        &self.id
+    }
+
+    /// Where other nodes reach its QUIC endpoint.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Where publishers push, if it is an origin.
+    #[must_use]
+    pub fn rtmp(&self) -> Option<SocketAddr> {
+        self.origin.as_ref().map(Origin::rtmp_addr)
+    }
+
+    /// Where viewers connect, if it is an edge.
+    #[must_use]
+    pub fn http(&self) -> Option<SocketAddr> {
+        self.edge.as_ref().map(|(edge, _)| edge.local_addr())
+    }
+
+    /// Its handle on the control plane.
+    #[must_use]
+    pub fn client(&self) -> &Client {
+        &self.client
+    }
+
+    /// Its `tidewater_refused_total`.
+    #[must_use]
+    pub fn refused(&self) -> &IntCounterVec {
+        &self.refused
+    }
+
+    /// Resolves when a role has died by itself, with the reason; pending as long as all is well.
+    pub async fn failed(&self) -> anyhow::Error {
+        match &self.control {
+            Some(control) => {
+                let why = control.failed().await;
+                anyhow::anyhow!("the control role of {} has failed: {why}", self.id)
+            }
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Stops: viewers first, because what they wait for comes from the others; then publishers; then
+    /// the control plane and the connections to other nodes. What is in flight at `deadline` is cut
+    /// off; everything has ended [`STOP_MARGIN`] later at the latest.
+    pub async fn stop(self, deadline: Instant) {
+        if let Some((edge, upstreams)) = self.edge {
+            edge.shutdown(deadline.saturating_duration_since(Instant::now())).await;
+            upstreams.shutdown().await;
+        }
+        if let Some(origin) = self.origin
+            && timeout_at(deadline.max(Instant::now() + MIN_STEP), origin.shutdown()).await.is_err()
+        {
+            tracing::warn!(node = %self.id, "publishers did not end in time; cut off");
+        }
+        drop(self.client);
+        if let Some(control) = self.control {
+            control.stop().await;
+        }
+        self.endpoint.close(CloseCode::Shutdown, "the node stops").await;
+    }
+}
+
+/// Makes the data folder and takes it for this process: two nodes on one folder would each undo what
+/// the other has written.
+fn lock(data: &Path) -> anyhow::Result<File> {
+    let path = data.join("lock");
+    std::fs::create_dir_all(data)
+        .and_then(|()| File::options().create(true).truncate(false).write(true).open(&path))
+        .with_context(|| format!("node.data: cannot use the folder {}", data.display()))
+        .and_then(|lock| match lock.try_lock() {
+            Ok(()) => Ok(lock),
+            Err(TryLockError::WouldBlock) => bail!(
+                "node.data: {} is in use by another tidewater; stop it or choose another folder",
+                data.display()
+            ),
+            Err(TryLockError::Error(error)) => {
+                Err(error).with_context(|| format!("node.data: cannot lock {}", path.display()))
+            }
+        })
+}
+
+/// What a step of a stop may take although the grace time is over.
+const MIN_STEP: Duration = Duration::from_secs(1);
+
+fn bind(plan: &Plan, metrics: &NodeMetrics) -> anyhow::Result<Endpoint> {
+    let hello = Hello {
+        wire: WIRE_VERSIONS,
+        node: plan.id.clone(),
+        roles: roles(&plan.roles),
+        region: plan.region.clone(),
+        software: concat!("tidewater ", env!("CARGO_PKG_VERSION")).to_owned(),
+        cluster: None,
+        render: VersionRange { oldest: RENDER_VERSION, newest: RENDER_VERSION },
+    };
+    let wire_metrics = wire::Metrics::new();
+    wire_metrics.register(&metrics.registry)?;
+    let listen = plan.cluster_listen;
+    Endpoint::bind(listen, &plan.identity, hello, Limits::default(), &wire_metrics)
+        .with_context(|| in_use("cluster.listen", &listen))
+}
+
+async fn start_origin(
+    plan: &Plan,
+    config: &Config,
+    client: Client,
+    links: Links,
+    metrics: &NodeMetrics,
+) -> anyhow::Result<Origin> {
+    let listen = config.rtmp.listen;
+    let origin = origin::Config {
+        rtmp: origin::rtmp::Config {
+            listen,
+            max_connections: config.rtmp.max_connections,
+            max_connections_per_ip: config.rtmp.max_connections_per_address,
+        },
+        hls: origin::HlsSettings {
+            part_ms: config.hls.part.as_millis() as u32,
+            segment_ms: config.hls.segment.as_millis() as u32,
+            target_duration_s: config.hls.target_duration.as_secs() as u32,
+            max_target_duration_s: config.hls.max_target_duration.as_secs() as u32,
+            window: config.hls.window as usize,
+        },
+        publish_grace: config.room.publish_grace,
+        policy: if config.auth.publish_open { origin::Policy::Open } else { origin::Policy::Key },
+        feed: feed::Limits { max_bytes: config.room.cache_bytes },
+        ..origin::Config::default()
+    };
+    let (registry, refused) = (&metrics.registry, metrics.refused.clone());
+    Origin::start(origin, plan.id.clone(), client, links, registry, refused)
+        .await
+        .with_context(|| in_use("rtmp.listen", &listen))
+}
+
+fn start_edge(
+    plan: &Plan,
+    config: &Config,
+    upstreams: &Arc<Upstreams>,
+    metrics: &NodeMetrics,
+) -> anyhow::Result<Edge> {
+    let tls = config.http.tls.clone();
+    let edge = edge::Config {
+        listen: plan.http_listen,
+        tls: tls.map(|tls| edge::TlsFiles { cert: tls.cert, key: tls.key }),
+        max_connections: config.http.max_connections,
+        max_connections_per_address: config.http.max_connections_per_address,
+        allow_guests: config.auth.allow_guests,
+        ..edge::Config::default()
+    };
+    let source = Arc::clone(upstreams) as Arc<dyn edge::room::Source>;
+    Edge::start(edge, source, &metrics.registry, &metrics.refused)
+        .with_context(|| in_use("http.listen", &plan.http_listen))
+}
+
+fn count_upstreams(upstreams: &Arc<Upstreams>, metrics: &NodeMetrics) -> anyhow::Result<()> {
+    let counted = Arc::downgrade(upstreams);
+    let gauge = PullingGauge::new(
+        "tidewater_edge_upstreams",
+        "Rooms whose stream this edge receives from their home",
+        Box::new(move || counted.upgrade().map_or(0.0, |upstreams| upstreams.rooms().len() as f64)),
+    )?;
+    Ok(metrics.registry.register(Box::new(gauge))?)
+}
+
+/// What an address that cannot be had is called, and what to do.
+pub(crate) fn in_use(key: &str, listen: &impl Display) -> String {
+    format!(
+        "{key}: cannot start on {listen} (another address: --set {key}=ADDRESS:PORT, port 0 picks a free one)"
+    )
+}
+
+/// What must hold before the node is called ready.
+fn add_conditions(id: &NodeId, control: Option<&Control>, client: &Client, facts: &Facts) {
+    let (standing, id) = (client.standing(), id.clone());
+    facts.add_condition(Box::new(move || {
+        let standing = *standing.borrow();
+        if standing.is_removed {
+            Some(format!("{id} was removed from the cluster"))
+        } else if !standing.is_registered {
+            Some(format!("{id} has not joined the cluster yet"))
+        } else if !standing.sees_leader {
+            Some(format!("{id} cannot reach the control plane's leader"))
+        } else {
+            None
+        }
+    }));
+    if let Some(control) = control {
+        let health = control.health();
+        facts.add_condition(Box::new(move || {
+            health.borrow().fault.as_ref().map(|fault| format!("control plane: {fault}"))
+        }));
+    }
+}
+
+fn spec(plan: &Plan, config: &Config, address: SocketAddr) -> NodeSpec {
+    let versions = Versions::of_this_build();
+    let viewer_urls = match &config.http.advertise {
+        Some(url) if plan.roles.contains(&Role::Edge) => vec![url.clone()],
+        _ => Vec::new(),
+    };
+    NodeSpec {
+        id: plan.id.clone(),
+        incarnation: cluster::fresh_incarnation(),
+        roles: roles(&plan.roles),
+        region: plan.region.clone(),
+        capacity: Capacity::default(),
+        addr: address,
+        viewer_urls,
+        versions: wire::control::Versions {
+            control: versions.wire,
+            log: versions.log,
+            render: versions.render,
+        },
+    }
+}
+
+fn roles(roles: &BTreeSet<Role>) -> Roles {
+    let bit = |role: &Role| match role {
+        Role::Control => Roles::CONTROL,
+        Role::Origin => Roles::ORIGIN,
+        Role::Edge => Roles::EDGE,
+    };
+    roles.iter().map(bit).fold(Roles::default(), Roles::with)
+}
+
+async fn resolve_all(control: &[ControlNode]) -> anyhow::Result<Vec<(NodeId, SocketAddr)>> {
+    let mut resolved = Vec::with_capacity(control.len());
+    for node in control {
+        let address = resolve(&node.address)
+            .await
+            .with_context(|| format!("cluster.control: {}@{}", node.id, node.address))?;
+        resolved.push((node.id.clone(), address));
+    }
+    Ok(resolved)
+}
+
+/// Resolves `host:port`, again and again for [`RESOLVE_TIMEOUT`].
+async fn resolve(address: &str) -> anyhow::Result<SocketAddr> {
+    let deadline = Instant::now() + RESOLVE_TIMEOUT;
+    loop {
+        let error = match tokio::net::lookup_host(address).await {
+            Ok(mut found) => match found.next() {
+                Some(address) => return Ok(address),
+                None => anyhow::anyhow!("the name has no address"),
+            },
+            Err(error) => error.into(),
+        };
+        if Instant::now() >= deadline {
+            return Err(error.context("cannot resolve the name"));
+        }
+        tracing::warn!(address, %error, "cannot resolve the name; trying again");
+        tokio::time::sleep(RESOLVE_EVERY).await;
+    }
+}
+
+/// Where others reach this node: as configured, else its own entry in the list of control nodes,
+/// else what it listens on, else the address from which it reaches the first control node.
+async fn advertised(
+    plan: &Plan,
+    bound: SocketAddr,
+    control: &[(NodeId, SocketAddr)],
+) -> anyhow::Result<SocketAddr> {
+    if let Some(advertise) = &plan.advertise {
+        return resolve(advertise).await.context("cluster.advertise");
+    }
+    if let Some((_, address)) = control.iter().find(|(id, _)| *id == plan.id) {
+        return Ok(*address);
+    }
+    if !bound.ip().is_unspecified() {
+        return Ok(bound);
+    }
+    let Some((_, first)) = control.first() else {
+        // Alone: nobody else needs to reach it.
+        return Ok(SocketAddr::from(([127, 0, 0, 1], bound.port())));
+    };
+    match route_to(*first) {
+        Ok(ip) => Ok(SocketAddr::new(ip, bound.port())),
+        Err(error) => bail!(
+            "cluster.advertise: set the address other nodes reach this one at; it cannot be found \
+             out, because there is no route to {first}: {error}"
+        ),
+    }
+}
+
+/// The local address from which packets to `target` leave. Connecting a UDP socket sends nothing.
+fn route_to(target: SocketAddr) -> std::io::Result<std::net::IpAddr> {
+    let any: SocketAddr = match target {
+        SocketAddr::V4(_) => ([0, 0, 0, 0], 0).into(),
+        SocketAddr::V6(_) => (std::net::Ipv6Addr::UNSPECIFIED, 0).into(),
+    };
+    let socket = UdpSocket::bind(any)?;
+    socket.connect(target)?;
+    Ok(socket.local_addr()?.ip())
+}
