@@ -166,6 +166,8 @@ fn block_part(manifest: &Manifest, msn: Msn, part: u64) -> Decision {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::super::tests::{FIVE, Home};
     use super::*;
     use crate::manifest::Entry;
@@ -289,5 +291,68 @@ mod tests {
             advance_part_limit(&Constants { target_duration_s: 2, part_target_ms })
         };
         assert_eq!([200, 210, 334, 999, 1000, 2000].map(limit), [15, 15, 9, 4, 3, 3]);
+    }
+
+    /// Whether a part at or behind (msn, part) is listed, or for no part the whole segment.
+    fn is_there(manifest: &Manifest, msn: u64, part: Option<u64>) -> bool {
+        let mut segments = manifest.segments().iter();
+        match part {
+            None => segments.any(|s| s.open.msn.0 >= msn && s.duration.is_some()),
+            Some(part) => segments.any(|s| {
+                let newest = s.parts.len().checked_sub(1).map(|p| (s.open.msn.0, p as u64));
+                newest.is_some_and(|newest| newest >= (msn, part))
+            }),
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn an_answer_never_comes_before_what_was_asked_for(
+            before in 1usize..20,
+            open in 0usize..5,
+            msn in 98u64..124,
+            part in proptest::option::of(0u64..20),
+        ) {
+            let mut home = Home::new(2, 200);
+            for _ in 0..before {
+                home.segment(&FIVE);
+            }
+            if open > 0 {
+                home.open();
+                (0..open).for_each(|i| home.part(18_000, i == 0));
+            }
+            let query = ReloadQuery { msn: Some(msn), part, skip: false };
+            let oldest = home.manifest.window().first.0;
+            for step in open..40 {
+                match block(&home.manifest, query) {
+                    Decision::Now => {
+                        let there = is_there(&home.manifest, msn, part);
+                        prop_assert!(there || msn < oldest, "answered early");
+                        return Ok(());
+                    }
+                    Decision::Wait { msn: at, part: index } => {
+                        prop_assert!((at.0, index) >= (msn, None));
+                        prop_assert!(!is_there(&home.manifest, msn, part), "kept waiting");
+                    }
+                    Decision::BadRequest(_) => {
+                        prop_assert_eq!(step, open, "refused after it had been waiting");
+                        let last = 100 + before as u64 - 1;
+                        prop_assert!(msn > last + 2 || part.is_some_and(|p| p >= 15));
+                        return Ok(());
+                    }
+                }
+                match step % 5 {
+                    0 => {
+                        if step > 0 {
+                            home.close();
+                        }
+                        home.open();
+                        home.part(18_000, true);
+                    }
+                    _ => home.part(18_000, false),
+                }
+            }
+            prop_assert!(false, "never answered");
+        }
     }
 }

@@ -1,6 +1,7 @@
 //! Playlists of a home that tells its manifest entry by entry, held against the checker and another
 //! parser at every step.
 
+use proptest::prelude::*;
 use quick_m3u8::config::ParsingOptionsBuilder;
 use quick_m3u8::{HlsLine, Reader};
 
@@ -416,4 +417,37 @@ fn a_token_is_carried_over_and_nothing_else() {
     assert_eq!(uri("_HLS_msn=5&token=x&_HLS_skip=YES&u=1"), "c/main.m3u8?token=x&u=1");
     assert_eq!(uri(""), "c/main.m3u8");
     assert_eq!(uri("token=a\n#EXT-X-ENDLIST&b=\"&c=%20"), "c/main.m3u8?c=%20");
+}
+
+/// A segment: its parts, whether it starts independent, whether a discontinuity stands before it.
+fn any_segment() -> impl Strategy<Value = (Vec<u32>, bool, bool)> {
+    let parts = proptest::collection::vec(9_000u32..=18_900, 1..8);
+    (parts, proptest::bool::weighted(0.9), proptest::bool::weighted(0.1))
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(40))]
+
+    #[test]
+    fn any_stream_keeps_the_rules(
+        segments in proptest::collection::vec(any_segment(), 1..40),
+        ends: bool,
+    ) {
+        let mut home = Home::new(2, 210);
+        let mut clients = Clients::default();
+        for (index, (parts, independent, discontinuity)) in segments.iter().enumerate() {
+            home.next.discontinuity = *discontinuity && index > 0;
+            home.open();
+            for (part, duration) in parts.iter().enumerate() {
+                home.part(*duration, *independent && part == 0);
+                clients.look(&home.manifest);
+            }
+            home.close();
+            clients.look(&home.manifest);
+        }
+        if ends {
+            home.say(Entry::End);
+            clients.look(&home.manifest);
+        }
+    }
 }
