@@ -27,14 +27,16 @@ pub const SERVICE_END_GRACE: Duration = Duration::from_secs(1);
 /// Serves a connection until it has ended.
 pub(super) async fn drive(shared: Arc<Shared>, peer: Arc<Peer>) {
     let direction = if peer.is_dialled() { "dialled" } else { "accepted" };
-    let span = tracing::debug_span!("peer", node = %peer.node(), address = %peer.address());
+    let (node, address) = (peer.node(), peer.address());
+    let span = tracing::debug_span!("peer", %node, %address);
     async {
         let up = shared.metrics.connections.with_label_values(&[direction]);
         let _up = Up::new(&up);
-        tracing::info!(direction, version = peer.version(), "node connected");
+        // Named here too: at this level the span is not shown.
+        tracing::info!(%node, %address, direction, version = peer.version(), "node connected");
         let mut tasks = JoinSet::new();
         let ended = dispatch(&shared, &peer, &mut tasks).await;
-        tracing::info!(direction, why = %ended, "node disconnected");
+        tracing::info!(%node, %address, direction, why = %ended, "node disconnected");
         let all_ended = async {
             while let Some(task) = tasks.join_next().await {
                 note_failure(&shared, task);
