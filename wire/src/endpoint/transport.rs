@@ -21,7 +21,7 @@ use crate::{Error, identity::Identity};
 /// Silence after which a connection is probed, so that it does not idle out.
 pub const KEEP_ALIVE: Duration = Duration::from_secs(2);
 /// Silence after which a connection is given up. A node that dies is noticed sooner by others:
-/// placement goes by heartbeats, and a node that restarts says so at once (see [`reset_secret`]).
+/// placement goes by heartbeats, and a node that restarts says so at once.
 pub const IDLE_TIMEOUT: Duration = Duration::from_secs(6);
 /// How long an accepted connection may take for its TLS handshake, and then again for its hello.
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
