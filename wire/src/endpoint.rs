@@ -183,7 +183,8 @@ impl Endpoint {
         match dialled {
             Ok(peer) => {
                 let driver = dispatch::drive(Arc::clone(&self.inner.shared), Arc::clone(&peer));
-                self.inner.tasks().spawn_connection(driver);
+                let metrics = &self.inner.shared.metrics;
+                self.inner.tasks().spawn_connection(driver, metrics);
                 Ok(peer)
             }
             Err(error) => {
@@ -331,9 +332,15 @@ impl Drop for Inner {
 }
 
 impl Tasks {
-    fn spawn_connection(&mut self, driver: impl Future<Output = ()> + Send + 'static) {
+    fn spawn_connection(
+        &mut self,
+        driver: impl Future<Output = ()> + Send + 'static,
+        metrics: &Metrics,
+    ) {
         // Reaping here keeps the set as large as the connections that live.
-        while self.connections.try_join_next().is_some() {}
+        while let Some(ended) = self.connections.try_join_next() {
+            dispatch::note_failure(metrics, ended);
+        }
         self.connections.spawn(driver);
     }
 }

@@ -42,10 +42,14 @@ pub(super) async fn run(quinn: quinn::Endpoint, shared: Arc<Shared>) {
                     connections.spawn(serving);
                 }
             }
-            Some(_) = connections.join_next() => {}
+            Some(ended) = connections.join_next() => {
+                dispatch::note_failure(&shared.metrics, ended);
+            }
         }
     }
-    while connections.join_next().await.is_some() {}
+    while let Some(ended) = connections.join_next().await {
+        dispatch::note_failure(&shared.metrics, ended);
+    }
 }
 
 /// Lets an attempt in, sends it away to prove its address, or refuses it; all without waiting.

@@ -15,6 +15,7 @@ use super::{Peer, Shared, read};
 use crate::{
     Error,
     error::ResetCode,
+    metrics::Metrics,
     service::{Stream, StreamKind},
     stream::{Receiver, Sender},
 };
@@ -39,7 +40,7 @@ pub(super) async fn drive(shared: Arc<Shared>, peer: Arc<Peer>) {
         tracing::info!(%node, %address, direction, why = %ended, "node disconnected");
         let all_ended = async {
             while let Some(task) = tasks.join_next().await {
-                note_failure(&shared, task);
+                note_failure(&shared.metrics, task);
             }
         };
         if timeout(SERVICE_END_GRACE, all_ended).await.is_err() {
@@ -64,7 +65,7 @@ async fn dispatch(shared: &Arc<Shared>, peer: &Arc<Peer>, tasks: &mut JoinSet<()
                 Err(error) => return Error::from_connection(&error),
             },
             Some(task) = tasks.join_next() => {
-                note_failure(shared, task);
+                note_failure(&shared.metrics, task);
                 continue;
             }
         };
@@ -120,12 +121,13 @@ fn refuse(
     }
 }
 
-fn note_failure(shared: &Shared, task: Result<(), JoinError>) {
+/// Counts a task that ended by a panic. Tasks are aborted on purpose only.
+pub(super) fn note_failure(metrics: &Metrics, task: Result<(), JoinError>) {
     if let Err(error) = task
         && error.is_panic()
     {
-        shared.metrics.services_failed.inc();
-        tracing::error!(%error, "a stream's service panicked");
+        metrics.services_failed.inc();
+        tracing::error!(%error, "a task of a link between nodes panicked");
     }
 }
 
