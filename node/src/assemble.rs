@@ -4,11 +4,13 @@
 //! one process. What the roles do is theirs; here they are given their parts: identity, endpoint,
 //! control plane, metrics.
 
+mod address;
+
 use std::{
     collections::BTreeSet,
     fmt::Display,
     fs::{File, TryLockError},
-    net::{SocketAddr, UdpSocket},
+    net::SocketAddr,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -36,11 +38,6 @@ use crate::{
     version::Versions,
 };
 
-/// How long the names in `cluster.control` may take to resolve: in an orchestrator they appear with
-/// the nodes.
-const RESOLVE_TIMEOUT: Duration = Duration::from_secs(30);
-/// How often an unresolved name is tried again.
-const RESOLVE_EVERY: Duration = Duration::from_secs(1);
 /// What stopping may take on top of the grace time: ending what did not finish.
 pub const STOP_MARGIN: Duration = Duration::from_secs(5);
 
@@ -103,8 +100,8 @@ impl Node {
         }
         let links = Links::new(endpoint.clone());
         let bound = endpoint.local_addr()?;
-        let mut control_nodes = resolve_all(&plan.control).await?;
-        let address = advertised(&plan, bound, &control_nodes).await?;
+        let mut control_nodes = address::resolve_all(&plan.control).await?;
+        let address = address::advertised(&plan, bound, &control_nodes).await?;
         if control_nodes.is_empty() {
             control_nodes.push((plan.id.clone(), address));
         }
@@ -389,74 +386,4 @@ fn roles(roles: &BTreeSet<Role>) -> Roles {
         Role::Edge => Roles::EDGE,
     };
     roles.iter().map(bit).fold(Roles::default(), Roles::with)
-}
-
-async fn resolve_all(control: &[ControlNode]) -> anyhow::Result<Vec<(NodeId, SocketAddr)>> {
-    let mut resolved = Vec::with_capacity(control.len());
-    for node in control {
-        let address = resolve(&node.address)
-            .await
-            .with_context(|| format!("cluster.control: {}@{}", node.id, node.address))?;
-        resolved.push((node.id.clone(), address));
-    }
-    Ok(resolved)
-}
-
-/// Resolves `host:port`, again and again for [`RESOLVE_TIMEOUT`].
-async fn resolve(address: &str) -> anyhow::Result<SocketAddr> {
-    let deadline = Instant::now() + RESOLVE_TIMEOUT;
-    loop {
-        let error = match tokio::net::lookup_host(address).await {
-            Ok(mut found) => match found.next() {
-                Some(address) => return Ok(address),
-                None => anyhow::anyhow!("the name has no address"),
-            },
-            Err(error) => error.into(),
-        };
-        if Instant::now() >= deadline {
-            return Err(error.context("cannot resolve the name"));
-        }
-        tracing::warn!(address, %error, "cannot resolve the name; trying again");
-        tokio::time::sleep(RESOLVE_EVERY).await;
-    }
-}
-
-/// Where others reach this node: as configured, else its own entry in the list of control nodes,
-/// else what it listens on, else the address from which it reaches the first control node.
-async fn advertised(
-    plan: &Plan,
-    bound: SocketAddr,
-    control: &[(NodeId, SocketAddr)],
-) -> anyhow::Result<SocketAddr> {
-    if let Some(advertise) = &plan.advertise {
-        return resolve(advertise).await.context("cluster.advertise");
-    }
-    if let Some((_, address)) = control.iter().find(|(id, _)| *id == plan.id) {
-        return Ok(*address);
-    }
-    if !bound.ip().is_unspecified() {
-        return Ok(bound);
-    }
-    let Some((_, first)) = control.first() else {
-        // Alone: nobody else needs to reach it.
-        return Ok(SocketAddr::from(([127, 0, 0, 1], bound.port())));
-    };
-    match route_to(*first) {
-        Ok(ip) => Ok(SocketAddr::new(ip, bound.port())),
-        Err(error) => bail!(
-            "cluster.advertise: set the address other nodes reach this one at; it cannot be found \
-             out, because there is no route to {first}: {error}"
-        ),
-    }
-}
-
-/// The local address from which packets to `target` leave. Connecting a UDP socket sends nothing.
-fn route_to(target: SocketAddr) -> std::io::Result<std::net::IpAddr> {
-    let any: SocketAddr = match target {
-        SocketAddr::V4(_) => ([0, 0, 0, 0], 0).into(),
-        SocketAddr::V6(_) => (std::net::Ipv6Addr::UNSPECIFIED, 0).into(),
-    };
-    let socket = UdpSocket::bind(any)?;
-    socket.connect(target)?;
-    Ok(socket.local_addr()?.ip())
 }

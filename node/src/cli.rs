@@ -50,10 +50,10 @@ enum Command {
         /// The file
         file: PathBuf,
     },
-    /// Look at the cluster
+    /// Look at the cluster and change who belongs to it
     #[command(subcommand)]
     Cluster(cluster::Command),
-    /// Look at rooms
+    /// Look at rooms and end streams
     #[command(subcommand)]
     Room(room::Command),
     /// Make and revoke publish keys

@@ -39,6 +39,17 @@ impl Facts {
         self.origins.read().iter().find_map(|rooms| rooms.get(room))
     }
 
+    /// Ends the stream of `room` at once; whether its home is in this process.
+    pub async fn kick(&self, room: &RoomId) -> bool {
+        let origins = self.origins.read().clone();
+        for origin in origins {
+            if origin.kick(room).await {
+                return true;
+            }
+        }
+        false
+    }
+
     /// Why this process should be sent nobody now; empty when it may.
     #[must_use]
     pub fn not_ready(&self) -> Vec<String> {

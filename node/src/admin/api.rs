@@ -1,8 +1,10 @@
-//! `/api/v1`: rooms, keys, cluster.
+//! `/api/v1`: rooms and keys; the cluster in [`cluster`].
 //!
 //! In: requests that the guard let through. Out: JSON of [`view`], or problem documents. Every answer
 //! comes from the control plane under [`CONTROL_TIMEOUT`], with what the home of a room knows added
 //! where it is in this process.
+
+mod cluster;
 
 use std::{future::Future, net::SocketAddr};
 
@@ -11,13 +13,13 @@ use axum::{
     body::Bytes,
     extract::{Path, Query, State},
     response::{IntoResponse, Response},
-    routing::{delete, get},
+    routing::{delete, get, post},
 };
 use http::{HeaderMap, StatusCode, header};
 use serde::{Deserialize, de::DeserializeOwned};
 use wire::{
     RoomId,
-    control::{ClusterStatus, Grant, KeyId, NodeState, Part, Refusal, Roles},
+    control::{Grant, KeyId, NodeState, Refusal, Roles},
 };
 
 use super::{CONTROL_TIMEOUT, Shown, problem::Problem, version, view};
@@ -34,9 +36,10 @@ type Answer<T> = Result<T, Problem>;
 pub(super) fn routes() -> Router<Shown> {
     Router::new()
         .route("/api/v1/version", get(version))
-        .route("/api/v1/cluster", get(cluster))
+        .merge(cluster::routes())
         .route("/api/v1/rooms", get(rooms))
         .route("/api/v1/rooms/{app}/{name}", get(room))
+        .route("/api/v1/rooms/{app}/{name}/kick", post(kick))
         .route("/api/v1/keys", get(keys).post(create_key))
         .route("/api/v1/keys/{id}", delete(revoke_key))
 }
@@ -48,10 +51,6 @@ struct Page {
     after: Option<String>,
     limit: Option<u16>,
     room: Option<String>,
-}
-
-async fn cluster(State(shown): State<Shown>) -> Answer<Json<view::Cluster>> {
-    Ok(Json(cluster_view(&asked(shown.client.status()).await?)))
 }
 
 async fn rooms(
@@ -75,7 +74,26 @@ async fn room(
     let location = asked(shown.client.locate(&room)).await?;
     match location.placement {
         Some(grant) => Ok(Json(room_view(&shown, &grant))),
-        None => Err(Problem::not_found(format!("room {room} is not active: nobody publishes it"))),
+        None => Err(not_active(&room)),
+    }
+}
+
+/// Ends the stream at once: viewers see its end, the publisher is told why.
+async fn kick(
+    State(shown): State<Shown>,
+    Path((app, name)): Path<(String, String)>,
+) -> Answer<StatusCode> {
+    let room = RoomId::new(&app, &name).map_err(|e| Problem::bad_request(e.to_string()))?;
+    if shown.facts.kick(&room).await {
+        tracing::info!(%room, "stream ended by the operator");
+        return Ok(StatusCode::NO_CONTENT);
+    }
+    match asked(shown.client.locate(&room)).await?.placement {
+        Some(grant) => {
+            let what = format!("the home of {room} is {}; ask its admin listener", grant.home);
+            Err(Problem::new(StatusCode::CONFLICT, what))
+        }
+        None => Err(not_active(&room)),
     }
 }
 
@@ -107,7 +125,7 @@ async fn create_key(
 ) -> Answer<Response> {
     let new: view::NewKey = json(&headers, &body)?;
     let room = room_id(&new.room)?;
-    let cluster::NewKey { id, key } = asked(shown.client.create_key(&room)).await?;
+    let ::cluster::NewKey { id, key } = asked(shown.client.create_key(&room)).await?;
     tracing::info!(%room, key = %id, "publish key created");
     let push_url = format!("rtmp://{}/{room}?token={key}", push_host(&shown, &headers).await?);
     let created = view::CreatedKey { id: id.to_string(), room: room.to_string(), key, push_url };
@@ -124,7 +142,7 @@ async fn revoke_key(State(shown): State<Shown>, Path(id): Path<String>) -> Answe
 }
 
 /// Asks the control plane, and turns its refusals into problems.
-async fn asked<T>(question: impl Future<Output = Result<T, cluster::Error>>) -> Answer<T> {
+async fn asked<T>(question: impl Future<Output = Result<T, ::cluster::Error>>) -> Answer<T> {
     match tokio::time::timeout(CONTROL_TIMEOUT, question).await {
         Ok(Ok(answer)) => Ok(answer),
         Ok(Err(error)) => Err(refusal(&error)),
@@ -135,13 +153,17 @@ async fn asked<T>(question: impl Future<Output = Result<T, cluster::Error>>) -> 
     }
 }
 
-fn refusal(error: &cluster::Error) -> Problem {
+fn not_active(room: &RoomId) -> Problem {
+    Problem::not_found(format!("room {room} is not active: nobody publishes it"))
+}
+
+fn refusal(error: &::cluster::Error) -> Problem {
     let status = match error {
-        cluster::Error::Refused(
+        ::cluster::Error::Refused(
             Refusal::UnknownRoom(_) | Refusal::UnknownKey(_) | Refusal::UnknownNode(_),
         ) => StatusCode::NOT_FOUND,
-        cluster::Error::Refused(Refusal::Invalid(_)) => StatusCode::BAD_REQUEST,
-        cluster::Error::Refused(Refusal::Conflict(_)) => StatusCode::CONFLICT,
+        ::cluster::Error::Refused(Refusal::Invalid(_)) => StatusCode::BAD_REQUEST,
+        ::cluster::Error::Refused(Refusal::Conflict(_)) => StatusCode::CONFLICT,
         error if error.is_retryable() => return Problem::unavailable(error.to_string()),
         _ => StatusCode::INTERNAL_SERVER_ERROR,
     };
@@ -167,41 +189,6 @@ fn room_view(shown: &Shown, grant: &Grant) -> view::Room {
         encoder: facts.and_then(|f| f.encoder.clone()),
         since_unix_ms: facts.and_then(|f| f.since_unix_ms),
         advice: facts.and_then(|f| f.advice).map(str::to_owned),
-    }
-}
-
-fn cluster_view(status: &ClusterStatus) -> view::Cluster {
-    let members = status.members.iter().map(|member| view::Member {
-        id: member.node.to_string(),
-        raft_id: member.raft_id,
-        address: member.addr.to_string(),
-        part: match member.part {
-            Part::Voter => "voter",
-            Part::Learner => "learner",
-            Part::Joining => "joining",
-        }
-        .to_owned(),
-    });
-    let nodes = status.nodes.iter().map(|node| {
-        let spec = &node.info.spec;
-        view::Node {
-            id: spec.id.to_string(),
-            roles: spec.roles.names().map(str::to_owned).collect(),
-            region: spec.region.to_string(),
-            state: node.info.state.to_string(),
-            address: spec.addr.to_string(),
-            rooms: node.homes,
-            viewers: node.load.map(|load| load.viewers),
-        }
-    });
-    view::Cluster {
-        cluster: status.cluster.to_string(),
-        leader: status.leader.as_ref().map(ToString::to_string),
-        term: status.term,
-        revision: status.revision,
-        members: members.collect(),
-        nodes: nodes.collect(),
-        rooms: status.rooms,
     }
 }
 

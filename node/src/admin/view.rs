@@ -55,6 +55,33 @@ pub struct Node {
     pub viewers: Option<u32>,
 }
 
+/// `POST /api/v1/cluster/members`: the control node to admit.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NewMember {
+    /// The node.
+    pub id: String,
+    /// `host:port` of its QUIC endpoint.
+    pub address: String,
+}
+
+/// The answer to `POST /api/v1/cluster/members`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Admitted {
+    /// The node.
+    pub id: String,
+    /// The raft id it was given.
+    pub raft_id: u64,
+}
+
+/// `POST /api/v1/cluster/leader`: who shall lead.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NewLeader {
+    /// A voter; without it the leader chooses the one that is furthest.
+    pub to: Option<String>,
+}
+
 /// What goes on in a room.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]

@@ -69,6 +69,14 @@ impl Client {
         Ok(serde_json::from_slice(&answer)?)
     }
 
+    /// `POST path` with `body` as JSON, where there is nothing to answer but success.
+    ///
+    /// # Errors
+    /// As [`Client::get`].
+    pub(super) fn act(&self, path: &str, body: &impl Serialize) -> anyhow::Result<()> {
+        self.send(Method::POST, path, serde_json::to_vec(body)?).map(drop)
+    }
+
     /// `DELETE path`.
     ///
     /// # Errors

@@ -20,6 +20,14 @@ pub(super) enum Command {
         #[command(flatten)]
         ask: Ask,
     },
+    /// End a room's stream at once; its home must be the node asked
+    Kick {
+        /// The room, as app/name
+        #[arg(value_parser = RoomId::parse)]
+        room: RoomId,
+        #[command(flatten)]
+        ask: Ask,
+    },
     /// Show one room
     Show {
         /// The room, as app/name
@@ -33,6 +41,15 @@ pub(super) enum Command {
 pub(super) fn execute(command: Command, sources: Sources) -> anyhow::Result<()> {
     match command {
         Command::List { ask } => list(&ask, sources),
+        Command::Kick { room, ask } => {
+            let path = format!("/api/v1/rooms/{room}/kick");
+            Client::new(&ask, sources)?.act(&path, &serde_json::json!({}))?;
+            match ask.json {
+                true => println!("{}", serde_json::json!({ "kicked": room })),
+                false => println!("{room}: the stream is ended"),
+            }
+            Ok(())
+        }
         Command::Show { room, ask } => show(&room, &ask, sources),
     }
 }

@@ -66,6 +66,27 @@ async fn the_test_card_is_on_air_with_open_doors_and_with_keys() {
 }
 
 #[tokio::test]
+async fn a_kicked_stream_ends_at_once() {
+    let dev = Dev::start(Options { demo: true, ..Options::for_tests() }).await.unwrap();
+    await_demo(&dev, origin::State::Live).await;
+    let room = RoomId::parse(DEMO_ROOM).unwrap();
+    let before = dev.facts().room(&room).unwrap().facts.since_unix_ms;
+    assert!(dev.facts().kick(&room).await);
+    // The test card is a persistent publisher: it comes back as a push of its own.
+    let back = async {
+        while dev.facts().room(&room).is_none_or(|report| {
+            report.facts.state != origin::State::Live || report.facts.since_unix_ms == before
+        }) {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), back).await.expect("the test card is back");
+    let nobody = RoomId::parse("live/nobody").unwrap();
+    assert!(!dev.facts().kick(&nobody).await);
+    dev.stop(GRACE).await;
+}
+
+#[tokio::test]
 async fn a_temporary_folder_is_removed() {
     let dev = Dev::start(Options::for_tests()).await.unwrap();
     let folder = dev.config().borrow().node.data.clone();

@@ -1,0 +1,110 @@
+//! `/api/v1/cluster`: the nodes, who leads, who votes.
+//!
+//! In: requests that the guard let through. Out: what the control plane says; changes go to its
+//! leader.
+
+use axum::{
+    Json, Router,
+    body::Bytes,
+    extract::{Path, State},
+    response::{IntoResponse, Response},
+    routing::{delete, get, post},
+};
+use http::{HeaderMap, StatusCode};
+use wire::{
+    NodeId,
+    control::{ClusterStatus, Part},
+};
+
+use super::{Answer, asked, json};
+use crate::admin::{Shown, problem::Problem, view};
+
+/// The routes, unguarded.
+pub(super) fn routes() -> Router<Shown> {
+    Router::new()
+        .route("/api/v1/cluster", get(status))
+        .route("/api/v1/cluster/leader", post(transfer_leader))
+        .route("/api/v1/cluster/members", post(add_member))
+        .route("/api/v1/cluster/nodes/{id}", delete(remove_node))
+}
+
+async fn status(State(shown): State<Shown>) -> Answer<Json<view::Cluster>> {
+    Ok(Json(cluster_view(&asked(shown.client.status()).await?)))
+}
+
+async fn transfer_leader(
+    State(shown): State<Shown>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Answer<StatusCode> {
+    let new: view::NewLeader = json(&headers, &body)?;
+    let to = new.to.as_deref().map(node_id).transpose()?;
+    asked(shown.client.transfer_leader(to.as_ref())).await?;
+    tracing::info!(to = to.map(tracing::field::display), "leadership is being handed on");
+    Ok(StatusCode::ACCEPTED)
+}
+
+async fn add_member(
+    State(shown): State<Shown>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Answer<Response> {
+    let new: view::NewMember = json(&headers, &body)?;
+    let id = node_id(&new.id)?;
+    let mut addresses = tokio::net::lookup_host(&new.address)
+        .await
+        .map_err(|e| Problem::bad_request(format!("address {:?}: {e}", new.address)))?;
+    let Some(address) = addresses.next() else {
+        return Err(Problem::bad_request(format!("address {:?} has no address", new.address)));
+    };
+    let raft_id = asked(shown.client.add_member(&id, address)).await?;
+    tracing::info!(node = %id, %address, raft_id, "control node admitted");
+    let admitted = view::Admitted { id: id.to_string(), raft_id };
+    Ok((StatusCode::CREATED, Json(admitted)).into_response())
+}
+
+async fn remove_node(State(shown): State<Shown>, Path(id): Path<String>) -> Answer<StatusCode> {
+    let id = node_id(&id)?;
+    asked(shown.client.remove_node(&id)).await?;
+    tracing::info!(node = %id, "node removed");
+    Ok(StatusCode::NO_CONTENT)
+}
+
+fn cluster_view(status: &ClusterStatus) -> view::Cluster {
+    let members = status.members.iter().map(|member| view::Member {
+        id: member.node.to_string(),
+        raft_id: member.raft_id,
+        address: member.addr.to_string(),
+        part: match member.part {
+            Part::Voter => "voter",
+            Part::Learner => "learner",
+            Part::Joining => "joining",
+        }
+        .to_owned(),
+    });
+    let nodes = status.nodes.iter().map(|node| {
+        let spec = &node.info.spec;
+        view::Node {
+            id: spec.id.to_string(),
+            roles: spec.roles.names().map(str::to_owned).collect(),
+            region: spec.region.to_string(),
+            state: node.info.state.to_string(),
+            address: spec.addr.to_string(),
+            rooms: node.homes,
+            viewers: node.load.map(|load| load.viewers),
+        }
+    });
+    view::Cluster {
+        cluster: status.cluster.to_string(),
+        leader: status.leader.as_ref().map(ToString::to_string),
+        term: status.term,
+        revision: status.revision,
+        members: members.collect(),
+        nodes: nodes.collect(),
+        rooms: status.rooms,
+    }
+}
+
+fn node_id(text: &str) -> Answer<NodeId> {
+    NodeId::new(text).map_err(|e| Problem::bad_request(e.to_string()))
+}
