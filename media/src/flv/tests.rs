@@ -172,7 +172,8 @@ fn what_is_written_reads_back() {
     let stream = written(&config, &frames);
     assert_eq!(&stream[..13], b"FLV\x01\x05\x00\x00\x00\x09\x00\x00\x00\x00");
     let tags = tags(&stream);
-    assert!(tags[..3].iter().all(|t| t.timestamp_ms == 5), "headers carry the first media time");
+    let times: Vec<_> = tags[..3].iter().map(|t| t.timestamp_ms).collect();
+    assert_eq!(times, [0, 5, 5], "metadata at 0, configurations at the first media time");
     let headers: Vec<_> = tags[1..3].iter().map(|t| (t.kind, t.body[0], t.body[1])).collect();
     assert_eq!(headers, [(TagKind::Video, 0x17, 0), (TagKind::Audio, 0xaf, 0)]);
     for (tag, frame) in tags[3..].iter().zip(&frames) {

@@ -79,7 +79,7 @@ pub fn preamble_len(config: &Config, frame_rate_milli: Option<u32>) -> usize {
 }
 
 /// Appends what a stream begins with: file header with truthful flags, `onMetaData`, and the sequence
-/// headers. `timestamp_ms` is that of the first media tag to follow.
+/// headers. `timestamp_ms` is that of the first media tag to follow; the sequence headers carry it.
 ///
 /// # Errors
 /// As [`write_sequence_headers`].
@@ -96,7 +96,8 @@ pub fn write_preamble(
     out.put_u32(9);
     out.put_u32(0);
     let script = metadata(config, frame_rate_milli);
-    begin(out, TagKind::Script, timestamp_ms, script.len())?;
+    // FFmpeg takes metadata at any other time than 0 for a subtitle stream.
+    begin(out, TagKind::Script, 0, script.len())?;
     out.put_slice(&script);
     finish(out, framed(script.len()));
     write_sequence_headers(out, config, timestamp_ms)

@@ -381,7 +381,8 @@ impl Manifest {
             // An older dump replayed: numbers never go down.
             return Ok(false);
         }
-        if window.discontinuity_sequence < self.window.discontinuity_sequence {
+        let goes_on = self.segments.back().is_some_and(|last| window.first <= last.open.msn.next());
+        if goes_on && window.discontinuity_sequence < self.window.discontinuity_sequence {
             return fail("the discontinuity sequence goes down".into());
         }
         if window == self.window {

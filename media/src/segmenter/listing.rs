@@ -45,6 +45,21 @@ pub(super) struct Listing {
     max_target_duration_s: u32,
 }
 
+/// Values a discontinuity base takes, see [`discontinuity_base`].
+const DISCONTINUITY_BASES: u64 = 16_384;
+
+/// Media sequence numbers that share a discontinuity base: two seconds of their time-derived start.
+const MSN_PER_DISCONTINUITY_BASE: u64 = 8;
+
+/// `EXT-X-DISCONTINUITY-SEQUENCE` of a stream without a known past, which starts at segment `first`.
+///
+/// It must differ from that of an earlier stream under the same URL, and must be small: hls.js (1.7.4
+/// at least) walks an array as long as this number at every playlist update. Activations two seconds
+/// to nine hours apart get rising ones.
+pub(super) fn discontinuity_base(first: Msn) -> u64 {
+    first.0 / MSN_PER_DISCONTINUITY_BASE % DISCONTINUITY_BASES
+}
+
 impl Listing {
     pub(super) fn new(settings: &Settings, header: Header, first: Msn) -> Self {
         Self {
@@ -52,7 +67,7 @@ impl Listing {
             said: None,
             listed: VecDeque::new(),
             listed_ticks: 0,
-            window: WindowStart { first, discontinuity_sequence: first.0 },
+            window: WindowStart { first, discontinuity_sequence: discontinuity_base(first) },
             total_bytes: 0,
             total_ticks: 0,
             peak_bps: 0,
