@@ -21,6 +21,9 @@ pub(crate) const BACKWARD_MS: i64 = 500;
 /// How far a stamp may lie ahead of everything before it; further is a jump.
 pub(crate) const FORWARD_MS: i64 = 10_000;
 
+/// How much later than expected a frame may come and still be no hole.
+pub(crate) const HOLE_MS: i64 = 90;
+
 const TICKS_PER_MS: i64 = 90;
 
 /// The timeline of one room.
@@ -112,9 +115,15 @@ impl Timeline {
         self.video.end().max(self.audio.as_ref().map_or(0, AudioClock::end))
     }
 
-    /// Places a video frame; the flag says whether the stamps needed a new offset.
-    pub(crate) fn place_video(&mut self, stamp: u32, cts_ms: i32) -> (VideoPlace, bool) {
-        let (position, turn) = self.locate(TrackId::Video, stamp);
+    /// Places a video frame; the flag says whether the stamps needed a new offset. A hole in all
+    /// tracks that reaches past `limit` counts as a jump.
+    pub(crate) fn place_video(
+        &mut self,
+        stamp: u32,
+        cts_ms: i32,
+        limit: Option<u64>,
+    ) -> (VideoPlace, bool) {
+        let (position, turn) = self.locate(TrackId::Video, stamp, limit);
         if turn != Turn::None {
             self.video.rebase(u64::try_from(position).unwrap_or(0));
         }
@@ -124,9 +133,9 @@ impl Timeline {
         (place, turn == Turn::Opened)
     }
 
-    /// Places an audio frame; the flag says whether the stamps needed a new offset.
-    pub(crate) fn place_audio(&mut self, stamp: u32) -> (AudioPlace, bool) {
-        let (position, turn) = self.locate(TrackId::Audio, stamp);
+    /// Places an audio frame; the flag and `limit` are as for video.
+    pub(crate) fn place_audio(&mut self, stamp: u32, limit: Option<u64>) -> (AudioPlace, bool) {
+        let (position, turn) = self.locate(TrackId::Audio, stamp, limit);
         let Some(clock) = &mut self.audio else {
             return (AudioPlace::Early, false);
         };
@@ -149,14 +158,18 @@ impl Timeline {
     }
 
     /// Where `stamp` lies, and whether it took another offset than the track's last stamp.
-    fn locate(&mut self, track: TrackId, stamp: u32) -> (i64, Turn) {
+    fn locate(&mut self, track: TrackId, stamp: u32, limit: Option<u64>) -> (i64, Turn) {
         let cursor = self.tracks[index(track)];
         let frontier = self.tracks.iter().filter_map(|c| c.reached).max();
         let back_ms = if cursor.reached.is_some() { BACKWARD_MS } else { FORWARD_MS };
         let back = cursor.reached.or(frontier).map(|b| b - back_ms * TICKS_PER_MS);
+        let forward = frontier.map(|f| {
+            let far = f + FORWARD_MS * TICKS_PER_MS;
+            let Some(limit) = limit.and_then(|l| i64::try_from(l).ok()) else { return far };
+            far.min(limit.max(f + self.interval(track) + HOLE_MS * TICKS_PER_MS))
+        });
         let fits = |position: i64| {
-            back.is_none_or(|b| position >= b)
-                && frontier.is_none_or(|f| position <= f + FORWARD_MS * TICKS_PER_MS)
+            back.is_none_or(|b| position >= b) && forward.is_none_or(|f| position <= f)
         };
         // The track's own offset first, then the one that the other track has moved to.
         let own_is_older = self.eras[1].is_some_and(|e| e.id == cursor.era);
@@ -176,6 +189,15 @@ impl Timeline {
         let position = self.open_era(stamp, start);
         self.tracks[index(track)] = Cursor { era: self.opened, reached: Some(position) };
         (position, Turn::Opened)
+    }
+
+    /// How long a frame of `track` is expected to last, in ticks.
+    fn interval(&self, track: TrackId) -> i64 {
+        let ticks = match (track, &self.audio) {
+            (TrackId::Audio, Some(clock)) => clock.ticks(clock.frame_samples()),
+            _ => self.video.interval(),
+        };
+        i64::try_from(ticks).unwrap_or(i64::MAX / 4)
     }
 
     fn open_era(&mut self, stamp: u32, start: u64) -> i64 {

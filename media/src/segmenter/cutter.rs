@@ -80,6 +80,16 @@ impl Cutter {
         self.open.is_some()
     }
 
+    /// When the open segment started.
+    pub(super) fn start(&self) -> Option<u64> {
+        self.open.as_ref().map(|s| s.start)
+    }
+
+    /// PART-TARGET in ticks.
+    pub(super) fn target(&self) -> u64 {
+        self.target
+    }
+
     /// How long the open segment is at `time`, in ticks.
     pub(super) fn length(&self, time: u64) -> u64 {
         self.open.as_ref().map_or(0, |s| time.saturating_sub(s.start))
@@ -119,7 +129,7 @@ impl Cutter {
         counters: &mut Counters,
         out: &mut Vec<Output>,
     ) {
-        self.split(time, counters, out);
+        self.split(time, false, counters, out);
         let Some(segment) = &self.open else { return };
         if !segment.items.is_empty() && time + expected > segment.part_start + self.target {
             let whole = segment.items.len();
@@ -152,7 +162,7 @@ impl Cutter {
         counters: &mut Counters,
         out: &mut Vec<Output>,
     ) -> Option<Closed> {
-        self.split(time, counters, out);
+        self.split(time, true, counters, out);
         let items = self.open.as_ref()?.items.len();
         if items > 0 {
             self.end_part(items, time, true, counters, out);
@@ -174,23 +184,31 @@ impl Cutter {
     }
 
     /// Ends parts before frames of the open part while that part, lasting to `time`, would exceed
-    /// PART-TARGET.
-    fn split(&mut self, time: u64, counters: &mut Counters, out: &mut Vec<Output>) {
+    /// PART-TARGET. `closing` is set where nothing follows in this segment.
+    fn split(&mut self, time: u64, closing: bool, counters: &mut Counters, out: &mut Vec<Output>) {
         while let Some(segment) = &self.open
             && time > segment.part_start + self.target
-            && let Some((index, at)) = self.split_point(segment)
+            && let Some((index, at)) = self.split_point(segment, time, closing)
         {
             self.end_part(index, at, false, counters, out);
         }
     }
 
-    /// Before which frame of the open part it must end, and when that is. Video frames come first:
-    /// a part of audio alone is made only where a video frame outlasts PART-TARGET.
-    fn split_point(&self, segment: &OpenSegment) -> Option<(usize, u64)> {
-        let reach = segment.part_start + self.target;
+    /// Before which frame of the open part it must end, and when that is.
+    ///
+    /// Before its last video frame, if that gives a full part. Otherwise that frame is a long one,
+    /// and the part ends as late as it can, among the audio that came since; but audio alone does
+    /// not end a segment where one part can hold it and the video frame.
+    fn split_point(&self, segment: &OpenSegment, time: u64, closing: bool) -> Option<(usize, u64)> {
+        let start = segment.part_start;
+        let reach = start + self.target;
         let later = || segment.items.iter().enumerate().skip(1);
-        let within = |item: &Item| item.time > segment.part_start && item.time <= reach;
+        let within = |item: &Item| item.time > start && item.time <= reach;
         let video = later().rfind(|(_, i)| i.track == TrackId::Video && within(i));
+        let video = video.filter(|(_, i)| {
+            let full = (i.time - start) * 100 >= self.target * FULL_PERCENT;
+            full || (closing && time - i.time <= self.target)
+        });
         let any = || later().rfind(|(_, i)| within(i));
         let beyond = || later().find(|(_, i)| i.time > reach);
         video.or_else(any).or_else(beyond).map(|(index, item)| (index, item.time))

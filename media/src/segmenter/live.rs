@@ -14,6 +14,9 @@ use crate::track::TrackId;
 /// before audio alone cuts parts and segments.
 pub(super) const STALL_MS: u64 = 500;
 
+/// The same where the open segment cannot last longer.
+const LATE_MS: u64 = 150;
+
 /// How much declared time a segment may lose before players are told of a discontinuity.
 const LOSS_MS: u64 = 500;
 
@@ -25,6 +28,8 @@ const FORGET_FORCED: u32 = 10;
 pub(super) struct Clock {
     /// The latest time of the clock.
     now: Option<u64>,
+    /// By how much the clock is ahead of the track it follows: of video that joined behind audio.
+    ahead: u64,
     /// Where what was passed on is expected to end.
     tail: u64,
     video: Option<LastVideo>,
@@ -53,7 +58,15 @@ struct LastVideo {
 }
 
 impl Clock {
-    /// A time no earlier than the latest one.
+    /// The time of a frame that starts at `ticks`: later than all before it. `anew` is set where
+    /// declared time need not fit what came before.
+    fn time(&mut self, ticks: u64, anew: bool) -> u64 {
+        if anew {
+            self.ahead = self.after(ticks) - ticks;
+        }
+        self.after(ticks + self.ahead)
+    }
+
     fn after(&self, time: u64) -> u64 {
         self.now.map_or(time, |now| time.max(now + 1))
     }
@@ -109,23 +122,26 @@ impl Segmenter {
 
     /// Puts configurations in force whose frames have come. Returns whether anything changed.
     fn switch(&mut self, start: u64) -> bool {
-        if self.seen_pending == [false; 2] {
-            return false;
-        }
         let mut tracks = Vec::with_capacity(2);
+        let mut changed = false;
         for (slot, id) in [(0, TrackId::Video), (1, TrackId::Audio)] {
             let old = self.active.as_ref().and_then(|c| c.track(id)).cloned();
-            let new = if self.seen_pending[slot] { self.configured[slot].clone() } else { None };
-            let changed = new.is_some() && new != old;
-            match (&new, id) {
-                (Some(track), TrackId::Audio) if changed => {
+            // A track that is new needs frames to count; one that has changed is known to have them.
+            let new = self.configured[slot].clone();
+            let new = new.filter(|_| old.is_some() || self.seen_pending[slot]);
+            if let Some(track) = new.as_ref().filter(|new| old.as_ref() != Some(*new)) {
+                changed = true;
+                if id == TrackId::Audio {
                     let (rate, frame_samples) = audio_layout(track);
                     self.timeline.shape_audio(rate, frame_samples, start);
+                } else {
+                    self.timeline.video_mut().relearn();
                 }
-                (_, TrackId::Video) if changed => self.timeline.video_mut().relearn(),
-                _ => {}
             }
             tracks.extend(new.or(old));
+        }
+        if !changed {
+            return false;
         }
         self.activate(tracks);
         self.discontinuity_due = true;
@@ -133,17 +149,20 @@ impl Segmenter {
     }
 
     fn push_video(&mut self, now: Now, sample: Sample, out: &mut Vec<Output>) {
-        let (place, jumped) = self.timeline.place_video(sample.timestamp_ms, sample.cts_ms);
+        let limit = self.latest();
+        let (place, jumped) = self.timeline.place_video(sample.timestamp_ms, sample.cts_ms, limit);
         self.note_jump(jumped);
         self.counters.lost_grid += u64::from(place.lost_grid);
         let interval = self.timeline.video().interval();
-        let time = self.clock.after(place.dts);
         self.cutter.video_ends(place.dts);
         let switched = sample.key && self.switch(place.dts);
+        let time = self.clock.time(place.dts, sample.key && self.starts_anew());
         match self.boundary(sample.key, switched, time, interval) {
             Some(boundary) => self.turn(now, boundary, time, Some(place.dts), out),
             None => self.cutter.advance(time, interval, &mut self.counters, out),
         }
+        // If nothing follows it, a frame lasts no longer than a part can.
+        let interval = interval.min(self.cutter.target());
         let end = place.dts + interval;
         self.clock.now = Some(time);
         self.clock.tail = time + interval;
@@ -169,7 +188,7 @@ impl Segmenter {
     fn push_audio(&mut self, now: Now, sample: Sample, out: &mut Vec<Output>) {
         let switched = !self.has(TrackId::Video) && self.switch(self.timeline.end());
         let expected = self.timeline.audio().map_or(0, |a| a.next());
-        let (place, jumped) = self.timeline.place_audio(sample.timestamp_ms);
+        let (place, jumped) = self.timeline.place_audio(sample.timestamp_ms, self.latest());
         self.note_jump(jumped);
         let dts = match place {
             AudioPlace::At(dts) => dts,
@@ -193,7 +212,7 @@ impl Segmenter {
         let time = if self.has(TrackId::Video) {
             self.run_on(now, start, length, gap, dts, out)
         } else {
-            let time = self.clock.after(start);
+            let time = self.clock.time(start, self.starts_anew());
             match self.boundary(true, switched, time, length) {
                 Some(boundary) => self.turn(now, boundary, time, None, out),
                 None => self.cutter.advance(time, length, &mut self.counters, out),
@@ -225,8 +244,12 @@ impl Segmenter {
         video.audio = Some(reference);
         let video = *video;
         let time = video.time + start.saturating_sub(reference);
-        let stalled = now.mono_ms.saturating_sub(video.mono_ms) >= STALL_MS
-            && time > video.time + video.interval + STALL_MS * 90;
+        let ago_ms = now.mono_ms.saturating_sub(video.mono_ms);
+        let past = time.saturating_sub(video.time + video.interval);
+        let stalled = ago_ms >= STALL_MS && past > STALL_MS * 90;
+        // A segment that has reached its end waits less.
+        let full = self.cutter.length(time) + length > self.listing.cut_length();
+        let stalled = stalled || (full && ago_ms >= LATE_MS && past > LATE_MS * 90);
         if !stalled && !self.cutter.is_full() {
             return time;
         }
@@ -240,6 +263,18 @@ impl Segmenter {
         self.clock.now = Some(time);
         self.clock.tail = self.clock.tail.max(time + length);
         time
+    }
+
+    /// The latest time that the open segment can last to without exceeding TARGETDURATION. A hole
+    /// that reaches further cannot be said in a playlist; the timeline leaves it out.
+    fn latest(&self) -> Option<u64> {
+        let start = self.cutter.start()?.saturating_sub(self.clock.ahead);
+        Some(start + self.listing.longest())
+    }
+
+    /// Whether a frame that can be decoded from begins a publish or follows a discontinuity.
+    fn starts_anew(&self) -> bool {
+        self.discontinuity_due || !self.cutter.is_open()
     }
 
     fn note_jump(&mut self, jumped: bool) {
@@ -366,6 +401,6 @@ impl Segmenter {
         self.close(time, out);
         self.clock.now = Some(time);
         // What comes next starts after all that was declared.
-        self.timeline.video_mut().not_before(time);
+        self.timeline.video_mut().not_before(time - self.clock.ahead);
     }
 }

@@ -132,6 +132,9 @@ impl Cadence {
     }
 }
 
+/// The longest interval believed, in milliseconds; stamps further apart than this jump.
+const LONGEST_MS: i64 = super::FORWARD_MS;
+
 /// The interval assumed of a track of which nothing is known: 30 fps.
 const UNKNOWN_INTERVAL: i64 = 12_000;
 
@@ -213,7 +216,7 @@ fn median(stamps_ms: &[i64]) -> Option<i64> {
         })
         .collect();
     deltas.sort_unstable();
-    deltas.get(deltas.len() / 2).map(|ms| ms * QUARTERS_PER_MS)
+    deltas.get(deltas.len() / 2).map(|ms| (*ms).min(LONGEST_MS) * QUARTERS_PER_MS)
 }
 
 #[cfg(test)]

@@ -90,7 +90,7 @@ impl VideoClock {
         self.mode = match cadence {
             Cadence::Constant { rate, phase } => Mode::Grid(Grid::new(rate, start, phase)),
             Cadence::Variable { interval } => {
-                Mode::Variable { interval: (interval / 4).max(1) as u64 }
+                Mode::Variable { interval: ((interval / 4).max(1) as u64).min(MAX_INTERVAL) }
             }
         };
     }

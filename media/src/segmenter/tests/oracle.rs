@@ -1,10 +1,15 @@
 //! Checks everything a segmenter says against the rules, written down a second time.
+//!
+//! What it says goes through a real feed, every part through the fMP4 renderer, and the media
+//! playlist through the playlist checker.
 
+use crate::feed::{Feed, Limits, Lookup};
 use crate::fmp4;
 use crate::frame::Frame;
 use crate::manifest::{
-    Constants, Entry, Manifest, Msn, PartEnd, SegmentMeta, SegmentOpen, TrackTimes, WindowStart,
+    Constants, Entry, Manifest, Msn, PartEnd, SegmentMeta, SegmentOpen, WindowStart,
 };
+use crate::playlist::{self, Form, check::Checker};
 use crate::segmenter::{Counters, Output, Segmenter, Settings};
 use crate::track::TrackId;
 
@@ -28,6 +33,12 @@ impl Segment {
 pub(super) struct Oracle {
     settings: Settings,
     manifest: Manifest,
+    feed: Feed,
+    batch: Vec<Entry>,
+    batches: u64,
+    checker: Checker,
+    /// Playlist rules that were broken, each with the number of segments then.
+    pub(super) broken: Vec<(&'static str, String)>,
     pub(super) segments: Vec<Segment>,
     pub(super) entries: Vec<Entry>,
     frames: Vec<Frame>,
@@ -46,6 +57,11 @@ impl Oracle {
         Self {
             settings,
             manifest: Manifest::new(segmenter.header()),
+            feed: Feed::new(segmenter.header(), Limits::default()),
+            batch: Vec::new(),
+            batches: 0,
+            checker: Checker::new(),
+            broken: Vec::new(),
             segments: Vec::new(),
             entries: Vec::new(),
             frames: Vec::new(),
@@ -68,12 +84,47 @@ impl Oracle {
     pub(super) fn take(&mut self, out: &mut Vec<Output>) {
         for output in out.drain(..) {
             match output {
-                Output::Frame { msn, frame } => self.frame(msn, frame),
+                Output::Frame { msn, frame } => {
+                    self.flush();
+                    assert!(self.feed.push_next(msn, frame.clone()).unwrap());
+                    self.frame(msn, frame);
+                }
                 Output::Entry(entry) => {
                     self.entry(&entry);
+                    self.batch.push(entry.clone());
                     self.entries.push(entry);
                 }
             }
+        }
+        self.flush();
+    }
+
+    /// A batch is complete: viewers see what it says, all at once.
+    fn flush(&mut self) {
+        if self.batch.is_empty() {
+            return;
+        }
+        let only_part = matches!(self.batch[..], [Entry::Part(_)]);
+        self.feed.apply(std::mem::take(&mut self.batch)).unwrap();
+        self.batches += 1;
+        // One part more changes little: every third such batch is enough, and the tests are quick.
+        if only_part && !self.batches.is_multiple_of(3) {
+            return;
+        }
+        assert_eq!(*self.feed.manifest(), self.manifest, "published at once");
+        if let Some(part) = self.manifest.segments().iter().rev().find_map(|s| s.parts.last()) {
+            let found = self.feed.part(self.manifest.header().epoch, part.part);
+            assert!(matches!(found, Lookup::Ready(_)));
+        }
+        if !self.manifest.is_playable() {
+            return;
+        }
+        let text = match playlist::media(&self.manifest, Form::Full) {
+            Ok(text) => text,
+            Err(e) => panic!("{e}"),
+        };
+        if let Err(violations) = self.checker.observe(&text) {
+            self.broken.extend(violations.into_iter().map(|v| (v.rule, v.detail)));
         }
     }
 
@@ -177,7 +228,8 @@ impl Oracle {
         let gone = (window.first.0 - self.base) as usize;
         let discontinuities =
             self.segments[..gone].iter().filter(|s| s.open.discontinuity).count() as u64;
-        assert_eq!(window.discontinuity_sequence, self.base + discontinuities);
+        let base = crate::segmenter::listing::discontinuity_base(Msn(self.base));
+        assert_eq!(window.discontinuity_sequence, base + discontinuities);
         assert!(discontinuities >= self.removed_discontinuities);
         self.removed_discontinuities = discontinuities;
         if gone > 0 {
@@ -196,6 +248,15 @@ impl Oracle {
         assert_eq!(counters.pushed, counters.emitted + counters.dropped() + counters.waiting);
         assert_eq!(counters.segments as usize, self.segments.len());
         assert!(self.listed <= 1_025, "{} listed", self.listed);
+        for (rule, detail) in &self.broken {
+            // Declared times are untrue only where that was counted.
+            let counted = match *rule {
+                "parts-are-the-segment" => counters.irregular_parts + counters.clamped_segments,
+                "pdt" => counters.clamped_segments,
+                _ => 0,
+            };
+            assert!(counted > 0, "{rule}: {detail}");
+        }
     }
 
     /// Checks what holds for a steady publisher: every part full, declared times exact.
@@ -218,14 +279,5 @@ impl Oracle {
                 assert!(step.abs_diff(duration) <= 1, "{step} and {duration}");
             }
         }
-    }
-
-    /// Where a segment's track starts, by its frames.
-    pub(super) fn starts(segment: &Segment) -> TrackTimes {
-        let mut starts = TrackTimes::default();
-        for frame in segment.frames.iter().rev() {
-            starts.set(frame.track, frame.dts);
-        }
-        starts
     }
 }

@@ -2,9 +2,10 @@
 
 use bytes::Bytes;
 
-use crate::codec::Codec;
+use crate::clip::clip;
+use crate::codec::aac::AudioConfig;
 use crate::segmenter::{Now, Sample};
-use crate::track::{Params, Track, TrackId, VIDEO_TIMESCALE};
+use crate::track::{Track, TrackId};
 
 /// Wall time at which the tests' clock is 0.
 pub(super) const UNIX_MS: u64 = 1_795_300_000_000;
@@ -13,24 +14,27 @@ pub(super) fn now(mono_ms: u64) -> Now {
     Now { mono_ms, unix_ms: UNIX_MS + mono_ms }
 }
 
+/// A video configuration; different versions differ in the level they claim.
 pub(super) fn video_track(version: u8) -> Track {
-    Track {
-        id: TrackId::Video,
-        codec: Codec::Avc,
-        timescale: VIDEO_TIMESCALE,
-        config: Bytes::from(vec![1, 66, 0, version]),
-        params: Params::Video { width: 640, height: 360 },
-    }
+    let (config, _) = clip();
+    let mut track = config.track(TrackId::Video).unwrap().clone();
+    let mut record = track.config.to_vec();
+    record[3] = record[3].wrapping_add(version);
+    track.config = Bytes::from(record);
+    track
 }
 
+/// AAC-LC, stereo.
 pub(super) fn audio_track(sample_rate: u32) -> Track {
-    Track {
-        id: TrackId::Audio,
-        codec: Codec::Aac,
-        timescale: sample_rate,
-        config: Bytes::from(sample_rate.to_be_bytes().to_vec()),
-        params: Params::Audio { sample_rate, channels: 2, frame_samples: 1_024 },
-    }
+    let record: [u8; 2] = match sample_rate {
+        96_000 => [0x10, 0x10],
+        48_000 => [0x11, 0x90],
+        44_100 => [0x12, 0x10],
+        _ => [0x15, 0x90],
+    };
+    let track = AudioConfig::parse(&Bytes::copy_from_slice(&record)).unwrap().track();
+    assert_eq!(track.timescale, sample_rate);
+    track
 }
 
 /// One push: the sample and when it comes.
@@ -90,6 +94,11 @@ impl Source {
         pushes
     }
 
+    /// The stamps of its video frames.
+    pub(super) fn video_stamps(&self) -> Vec<u32> {
+        self.video(0).into_iter().map(|(_, s)| s.timestamp_ms).collect()
+    }
+
     fn video(&self, at_ms: u64) -> Vec<Push> {
         let Some((num, den)) = self.fps else { return Vec::new() };
         let mut random = Random(self.seed);
@@ -147,7 +156,7 @@ impl Source {
 }
 
 /// Bytes that tell one frame from another.
-fn payload(i: u64, len: usize) -> Bytes {
+pub(super) fn payload(i: u64, len: usize) -> Bytes {
     let mut bytes = vec![0; len];
     bytes[..8].copy_from_slice(&i.to_be_bytes());
     Bytes::from(bytes)
