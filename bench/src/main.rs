@@ -1,2 +1,7 @@
-//! bench
-fn main() {}
+//! The command `bench`: see `bench --help`.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    bench::cli::main()
+}
