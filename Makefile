@@ -9,6 +9,7 @@ MAKEFLAGS += --no-print-directory
 CARGO ?= cargo
 FUZZ_SECONDS ?= 60
 SOAK_SECONDS ?= 600
+BENCH_ARGS ?= --flv 200 --llhls 100 --publishers 1 --secs 30
 
 .PHONY: help
 help: ## this list
@@ -49,18 +50,15 @@ test: setup check ## every check and every test
 
 .PHONY: fuzz
 fuzz: ## run every fuzz target for FUZZ_SECONDS (60) each
-	@command -v cargo-fuzz >/dev/null || $(CARGO) install --locked cargo-fuzz
-	@found=0; for dir in */fuzz; do \
-	  [ -f "$$dir/Cargo.toml" ] || continue; found=1; \
-	  for target in $$(cd "$$dir/.." && $(CARGO) fuzz list); do \
-	    echo "fuzz: $$dir $$target"; \
-	    (cd "$$dir/.." && $(CARGO) fuzz run -s none "$$target" -- -max_total_time=$(FUZZ_SECONDS) -rss_limit_mb=2048 -timeout=10); \
-	  done; \
-	done; [ $$found = 1 ] || { echo "fuzz: there is no fuzz target"; exit 1; }
+	@scripts/fuzz.sh $(FUZZ_SECONDS)
 
 .PHONY: bench
-bench: ## the micro benches, optimised
-	$(CARGO) bench --locked -p bench
+bench: ## load a fresh cluster, optimised: 200 FLV and 100 LL-HLS viewers (BENCH_ARGS to change)
+	@scripts/load.sh $(BENCH_ARGS)
+
+.PHONY: soak
+soak: ## load a fresh cluster for SOAK_SECONDS (600) and watch its memory
+	@SOAK=1 EDGES=2 scripts/load.sh --flv 50 --llhls 25 --hls 25 --publishers 2 --secs $(SOAK_SECONDS)
 
 .PHONY: clean-web
 clean-web:

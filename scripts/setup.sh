@@ -71,6 +71,9 @@ install_web() {
 need cargo "install Rust 1.95 or newer from https://rustup.rs"
 case $what in
   demo)
+    packages=("cc:build-essential")
+    plugins=()
+    install_packages
     if command -v npm >/dev/null; then
       install_web
     else
