@@ -180,7 +180,7 @@ async fn ffmpeg_pushes_picture_and_sound() {
     let (request, received) = pushed(&options, "live/x?token=s3cret").await;
     assert_eq!(request.room.as_str(), "live/x");
     assert_eq!(request.token.as_deref(), Some("s3cret"));
-    assert_eq!(request.encoder, "FMLE/3.0 (compatible; Lavf59.27.100)".to_owned());
+    assert!(request.encoder.starts_with("FMLE/3.0 (compatible; Lavf"), "{}", request.encoder);
     assert_eq!(received.end, Some(End::Unpublished));
     let metadata = &received.metadata[0];
     assert_eq!(metadata.get("width"), Some(&Amf0::from(320.0)));
