@@ -24,6 +24,8 @@ pub struct Config {
     /// How long a room's subscription outlives its last viewer. A playlist poll counts as a viewer
     /// for as long, so it must exceed the time between two polls of a classic HLS player.
     pub room_grace: Duration,
+    /// How long peers may take.
+    pub timeouts: Timeouts,
     /// Tasks that write FLV per room at most; 0 stands for one per CPU.
     pub writers: usize,
 }
@@ -46,7 +48,33 @@ impl Default for Config {
             max_connections_per_address: 1024,
             allow_guests: false,
             room_grace: Duration::from_secs(30),
+            timeouts: Timeouts::default(),
             writers: 0,
+        }
+    }
+}
+
+/// How long a peer may take before its connection is closed and the reason counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Timeouts {
+    /// From the first byte of a request head to its last, from accept to the first request, and for
+    /// a TLS handshake.
+    pub head: Duration,
+    /// Between two requests. Longer than any player's poll interval, or players pay for it.
+    pub idle: Duration,
+    /// To take the next byte of what is to be written.
+    pub write: Duration,
+    /// To take all of a response that has an end.
+    pub response: Duration,
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self {
+            head: Duration::from_secs(5),
+            idle: Duration::from_secs(60),
+            write: Duration::from_secs(10),
+            response: Duration::from_secs(120),
         }
     }
 }

@@ -5,13 +5,14 @@
 //! HTTP/2 through hyper by a [`body`].
 //!
 //! A room's [`Hub`] begins with its first FLV viewer and ends a while after the last, or when the
-//! stream does. The rules are pure ([`chunker`], [`ring`], [`cursor`]); this file is the task around
+//! stream does. The rules are pure ([`chunker`], [`ring`], [`cursor`], [`outlet`]); this file is the task around
 //! them: it waits for frames and decides when to flush.
 
 pub(crate) mod body;
 mod chunk;
 mod chunker;
 mod cursor;
+mod outlet;
 mod ring;
 pub(crate) mod session;
 pub(crate) mod writer;
@@ -27,11 +28,13 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::config::Timeouts;
 use crate::metrics::{Close, Metrics, Protocol};
 use crate::room::{Room, Viewing};
 pub(crate) use chunk::Framing;
 use chunker::{Broken, Chunker};
 pub(crate) use cursor::Cursor;
+pub(crate) use outlet::Outlet;
 use ring::Ring;
 use writer::Writers;
 
@@ -61,6 +64,7 @@ pub(crate) struct Stage {
     pub(crate) metrics: Arc<Metrics>,
     /// CPUs to spread over.
     cpus: usize,
+    timeouts: Timeouts,
     viewers: AtomicUsize,
     drain: CancellationToken,
     abort: CancellationToken,
@@ -71,11 +75,20 @@ impl Stage {
     pub(crate) fn new(
         metrics: Arc<Metrics>,
         cpus: usize,
+        timeouts: Timeouts,
         (drain, abort): (CancellationToken, CancellationToken),
         tasks: TaskTracker,
     ) -> Arc<Self> {
         let cpus = cpus.max(1);
-        Arc::new(Self { metrics, cpus, viewers: AtomicUsize::new(0), drain, abort, tasks })
+        Arc::new(Self {
+            metrics,
+            cpus,
+            timeouts,
+            viewers: AtomicUsize::new(0),
+            drain,
+            abort,
+            tasks,
+        })
     }
 
     /// How long a chunk may collect frames, by how many watch on this node.
@@ -117,6 +130,10 @@ pub(crate) struct Seat {
 impl Seat {
     pub(crate) fn metrics(&self) -> &Metrics {
         &self.stage.metrics
+    }
+
+    pub(crate) fn timeouts(&self) -> Timeouts {
+        self.stage.timeouts
     }
 
     /// Cancelled when nothing may be finished any more.
@@ -353,22 +370,4 @@ impl Broken {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_flush_interval_follows_the_crowd() {
-        let token = CancellationToken::new;
-        let stage = Stage::new(Metrics::for_tests(), 2, (token(), token()), TaskTracker::new());
-        let at = |viewers: usize| {
-            stage.viewers.store(viewers, Ordering::Relaxed);
-            stage.flush_interval()
-        };
-        assert_eq!(at(0), MIN_FLUSH);
-        assert_eq!(at(200), MIN_FLUSH);
-        assert!(at(300) > MIN_FLUSH);
-        assert!(at(1000) > at(999));
-        assert_eq!(at(2000), MAX_FLUSH);
-        assert_eq!(at(1_000_000), MAX_FLUSH);
-    }
-}
+mod tests;

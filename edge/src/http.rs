@@ -6,12 +6,14 @@
 //!
 //! GET, HEAD and OPTIONS only: viewers read. Bodies of requests are not read at all.
 
+mod accept;
 pub(crate) mod body;
 pub(crate) mod connection;
 mod flv;
 mod hls;
 pub(crate) mod listener;
 mod pages;
+mod progress;
 mod query;
 mod range;
 mod reply;
@@ -28,6 +30,7 @@ use media::manifest::{Epoch, Msn, PartNumber};
 use tokio_util::sync::CancellationToken;
 use wire::RoomId;
 
+use crate::config::Timeouts;
 use crate::flv::Stage;
 use crate::metrics::{Metrics, Refusal};
 use crate::room::registry::Rooms;
@@ -41,6 +44,7 @@ pub(crate) struct App {
     pub(crate) rooms: Arc<Rooms>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) stage: Arc<Stage>,
+    pub(crate) timeouts: Timeouts,
     pub(crate) allow_guests: bool,
     /// Cancelled when the node shuts down.
     pub(crate) drain: CancellationToken,

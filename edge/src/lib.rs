@@ -24,10 +24,11 @@ use std::time::Duration;
 
 use prometheus::{IntCounterVec, Registry};
 use tokio::sync::Semaphore;
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-pub use config::{Config, TlsFiles};
+pub use config::{Config, Timeouts, TlsFiles};
 pub use error::Error;
 
 use crate::flv::Stage;
@@ -48,6 +49,7 @@ pub struct Edge {
     address: SocketAddr,
     ending: Ending,
     tasks: TaskTracker,
+    listener: JoinHandle<()>,
 }
 
 impl Edge {
@@ -79,11 +81,12 @@ impl Edge {
         let rooms =
             Rooms::new(source, config.room_grace, Arc::clone(&metrics), ending.drain.clone());
         let tokens = (ending.drain.clone(), ending.abort.clone());
-        let stage = Stage::new(Arc::clone(&metrics), cpus, tokens, tasks.clone());
+        let stage = Stage::new(Arc::clone(&metrics), cpus, config.timeouts, tokens, tasks.clone());
         let app = Arc::new(App {
             rooms: Arc::clone(&rooms),
             metrics: Arc::clone(&metrics),
             stage,
+            timeouts: config.timeouts,
             allow_guests: config.allow_guests,
             drain: ending.drain.clone(),
         });
@@ -96,20 +99,26 @@ impl Edge {
             ending: ending.clone(),
             tasks: tasks.clone(),
         };
-        tasks.spawn(listener.run());
+        let listener = tasks.spawn(listener.run());
         tasks.spawn(rooms.tend());
         let tls = certificate.is_some();
         if let Some(certificate) = certificate {
             tasks.spawn(certificate.follow(ending.drain.clone()));
         }
         tracing::info!(%address, tls, "listening for viewers");
-        Ok(Self { address, ending, tasks })
+        Ok(Self { address, ending, tasks, listener })
     }
 
     /// Where viewers connect.
     #[must_use]
     pub fn local_addr(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Whether the listener still accepts: it ends before [`Self::shutdown`] only by a bug.
+    #[must_use]
+    pub fn is_listening(&self) -> bool {
+        !self.listener.is_finished()
     }
 
     /// Stops accepting, lets what is in flight finish for up to `grace`, and ends the rest. FLV ends

@@ -13,13 +13,13 @@ use futures_util::stream::{BoxStream, StreamExt, unfold};
 use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::writer::Outlet;
+use super::outlet::Outlet;
 use super::{Hub, Seat};
-use crate::http::connection::{Conn, WRITE_TIMEOUT};
+use crate::http::connection::Conn;
 use crate::metrics::Close;
 
-/// How often a watchdog looks.
-const WATCH_INTERVAL: Duration = Duration::from_secs(2);
+/// How often a watchdog looks while its viewer has this long.
+const LOOKS_PER_LIMIT: u32 = 5;
 /// Everything that was made was taken.
 const NOTHING_OWED: u64 = u64::MAX;
 
@@ -41,7 +41,9 @@ impl Drop for Served {
 /// The tags for one viewer, until the stream ends.
 pub(crate) fn stream(seat: Seat, outlet: Outlet, conn: &Arc<Conn>) -> BoxStream<'static, Bytes> {
     let owed_since = Arc::new(AtomicU64::new(NOTHING_OWED));
-    let watchdog = watchdog(Arc::clone(&seat.hub), Arc::clone(&owed_since), Arc::clone(conn));
+    let limit = seat.timeouts().write;
+    let hub = Arc::clone(&seat.hub);
+    let watchdog = watchdog(hub, Arc::clone(&owed_since), Arc::clone(conn), limit);
     let served = Served {
         seat,
         outlet,
@@ -78,12 +80,12 @@ async fn next(served: &mut Served) -> Option<Bytes> {
     }
 }
 
-/// Ends the connection when its viewer has taken nothing for [`WRITE_TIMEOUT`] although there was
+/// Ends the connection when its viewer has taken nothing for `limit` although there was
 /// something to take.
-async fn watchdog(hub: Arc<Hub>, owed_since: Arc<AtomicU64>, conn: Arc<Conn>) {
+async fn watchdog(hub: Arc<Hub>, owed_since: Arc<AtomicU64>, conn: Arc<Conn>, limit: Duration) {
     let mut stuck: Option<(u64, Instant)> = None;
     loop {
-        tokio::time::sleep(WATCH_INTERVAL).await;
+        tokio::time::sleep(limit / LOOKS_PER_LIMIT).await;
         let owed = owed_since.load(Ordering::Relaxed);
         let version = *hub.changes().borrow();
         let now = Instant::now();
@@ -92,7 +94,7 @@ async fn watchdog(hub: Arc<Hub>, owed_since: Arc<AtomicU64>, conn: Arc<Conn>) {
             Some((since, at)) if since == owed => Some((since, at)),
             _ => Some((owed, now)),
         };
-        if stuck.is_some_and(|(_, at)| now - at >= WRITE_TIMEOUT) {
+        if stuck.is_some_and(|(_, at)| now - at >= limit) {
             conn.condemn();
             return;
         }

@@ -8,8 +8,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::{Instant, timeout};
 
 use super::Seat;
-use super::writer::Outlet;
-use crate::http::connection::WRITE_TIMEOUT;
+use super::outlet::Outlet;
 use crate::metrics::Close;
 
 /// Bytes given to TLS at a time: one record (RFC 8446, 5.1).
@@ -32,7 +31,7 @@ pub(crate) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
     let why = abort.run_until_cancelled(served).await.unwrap_or(Close::Shutdown);
     seat.metrics().flv_closed(why);
     let farewell = outlet.farewell(Some(why)).unwrap_or_default();
-    let _ = timeout(WRITE_TIMEOUT, async {
+    let _ = timeout(seat.timeouts().write, async {
         stream.write_all(&farewell).await?;
         stream.shutdown().await
     })
@@ -51,7 +50,7 @@ async fn run<S: AsyncRead + AsyncWrite + Unpin>(
         let end = outlet.fill(&seat.hub.ring(), Instant::now(), seat.metrics());
         while let Some(buffer) = outlet.front() {
             let piece = buffer.slice(..buffer.len().min(WRITE_BYTES));
-            match timeout(WRITE_TIMEOUT, stream.write(&piece)).await {
+            match timeout(seat.timeouts().write, stream.write(&piece)).await {
                 Ok(Ok(n)) => {
                     outlet.advance(n, Instant::now());
                     sent.inc_by(n as u64);
@@ -60,7 +59,7 @@ async fn run<S: AsyncRead + AsyncWrite + Unpin>(
                 Err(_) => return Close::Stuck,
             }
         }
-        match timeout(WRITE_TIMEOUT, stream.flush()).await {
+        match timeout(seat.timeouts().write, stream.flush()).await {
             Ok(Ok(())) => {}
             Ok(Err(_)) => return Close::Left,
             Err(_) => return Close::Stuck,

@@ -5,27 +5,22 @@
 //! socket and its place in the ring. A socket that takes nothing is tried again when tokio's reactor
 //! has seen it become writable, which costs the walk a flag and no system call.
 
-use std::collections::VecDeque;
 use std::io::{self, IoSlice};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use bytes::{Buf, Bytes};
 use parking_lot::Mutex;
 use socket2::SockRef;
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use super::chunk::Framing;
-use super::cursor::{Before, Cursor, Step};
+use super::outlet::{MAX_BATCH_BYTES, MAX_SLICES, Outlet};
 use super::ring::Ring;
 use super::{Hub, Seat, Stage};
-use crate::http::connection::WRITE_TIMEOUT;
 use crate::http::listener::Lease;
-use crate::metrics::{Close, Metrics, Protocol};
-use crate::ws::frame::{self, Opcode, Reader, Status};
+use crate::metrics::{Close, Protocol};
 
 /// Viewers of a room per writer before another writer begins, up to one per CPU.
 const VIEWERS_PER_WRITER: usize = 64;
@@ -37,19 +32,9 @@ const RETRY: Duration = Duration::from_millis(20);
 const SWEEP: Duration = Duration::from_secs(1);
 /// Viewers served before other tasks get the CPU.
 const YIELD_EVERY: usize = 64;
-/// Buffers in one `writev`.
-const MAX_SLICES: usize = 32;
-/// Bytes handed to a socket before the next viewer's turn.
-const MAX_BATCH_BYTES: usize = 1 << 20;
 /// Unsent bytes the kernel keeps per viewer beyond what is in flight: what is more shows as lag here,
 /// where it can be acted on.
 const NOTSENT_LOWAT_BYTES: u32 = 64 * 1024;
-/// What an HTTP-FLV viewer may send behind its request, or a WebSocket viewer in all: players have
-/// nothing to say.
-const MAX_IGNORED_BYTES: usize = 64 * 1024;
-/// Payload of a client's data frame.
-const MAX_CLIENT_FRAME: usize = 4096;
-
 /// The writers of one room.
 #[derive(Debug)]
 pub(crate) struct Writers {
@@ -114,6 +99,8 @@ pub(crate) struct Viewer {
     outlet: Outlet,
     /// Its socket was full at the last try.
     blocked: bool,
+    /// Closes once everything pending is taken.
+    closing: Option<Close>,
 }
 
 impl Viewer {
@@ -125,24 +112,20 @@ impl Viewer {
         outlet: Outlet,
     ) -> io::Result<Self> {
         SockRef::from(&stream).set_tcp_notsent_lowat(NOTSENT_LOWAT_BYTES)?;
-        Ok(Self { stream, seat, _lease: lease, outlet, blocked: false })
+        Ok(Self { stream, seat, _lease: lease, outlet, blocked: false, closing: None })
     }
 
     fn serve(&mut self, ring: &Ring, now: Instant, scratch: &mut [u8]) -> Served {
-        let mut served = Served::default();
-        served.close = self.receive(scratch);
+        let mut served = Served { bytes: 0, close: self.receive(scratch) };
         while served.close.is_none() {
             if self.outlet.is_empty() {
                 served.close = self.outlet.fill(ring, now, self.seat.metrics());
                 if self.outlet.is_empty() {
-                    self.outlet.taken = now;
                     self.blocked = false;
                     break;
                 }
                 // What is due goes out before the end.
-                if served.close.is_some() {
-                    self.outlet.closing = served.close.take();
-                }
+                self.closing = served.close.take();
             }
             let mut slices = [IoSlice::new(&[]); MAX_SLICES];
             let count = self.outlet.slices(&mut slices);
@@ -150,8 +133,8 @@ impl Viewer {
                 Ok(n) => {
                     self.outlet.advance(n, now);
                     served.bytes += n;
-                    if self.outlet.is_empty() && self.outlet.closing.is_some() {
-                        served.close = self.outlet.closing;
+                    if self.outlet.is_empty() && self.closing.is_some() {
+                        served.close = self.closing;
                     } else if served.bytes >= MAX_BATCH_BYTES {
                         self.blocked = true; // goes on at the next turn
                         break;
@@ -159,7 +142,7 @@ impl Viewer {
                 }
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
                     self.blocked = true;
-                    if now.saturating_duration_since(self.outlet.taken) >= WRITE_TIMEOUT {
+                    if self.outlet.untaken_for(now) >= self.seat.timeouts().write {
                         served.close = Some(Close::Stuck);
                     }
                     break;
@@ -196,155 +179,10 @@ impl Viewer {
 }
 
 /// What a walk did for one viewer.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Served {
     bytes: usize,
     close: Option<Close>,
-}
-
-/// What one viewer is still to be sent, whatever carries it.
-#[derive(Debug)]
-pub(crate) struct Outlet {
-    framing: Framing,
-    cursor: Cursor,
-    pending: VecDeque<Bytes>,
-    /// When bytes were last taken, or there were none to take.
-    taken: Instant,
-    /// Closes once everything pending is taken.
-    closing: Option<Close>,
-    incoming: Reader,
-    ignored_bytes: usize,
-    /// How the viewer broke the WebSocket protocol.
-    violation: Option<Status>,
-    /// Whether an answer to a ping waits to be taken.
-    pong_waits: bool,
-}
-
-impl Outlet {
-    /// For a response that begins with `head`.
-    pub(crate) fn new(framing: Framing, cursor: Cursor, head: Bytes) -> Self {
-        Self {
-            framing,
-            cursor,
-            pending: VecDeque::from([head]),
-            taken: Instant::now(),
-            closing: None,
-            incoming: Reader::default(),
-            ignored_bytes: 0,
-            violation: None,
-            pong_waits: false,
-        }
-    }
-
-    /// Adds what the ring has next, as much as goes out at once. Returns why nothing follows.
-    pub(crate) fn fill(&mut self, ring: &Ring, now: Instant, metrics: &Metrics) -> Option<Close> {
-        let mut bytes = 0;
-        self.taken = now;
-        self.pong_waits = false;
-        // Two buffers may come of a step.
-        while self.pending.len() + 2 <= MAX_SLICES && bytes < MAX_BATCH_BYTES {
-            match self.cursor.step(ring, now) {
-                Step::Send { chunk, before, skipped } => {
-                    metrics.flv_skips.inc_by(u64::from(skipped));
-                    match before {
-                        Before::Nothing => {}
-                        Before::Head => self.pending.push_back(chunk.head(self.framing).clone()),
-                        Before::Headers => {
-                            self.pending.push_back(chunk.headers(self.framing).clone());
-                        }
-                    }
-                    self.pending.push_back(chunk.bytes(self.framing).clone());
-                    bytes += chunk.len();
-                }
-                Step::Wait { skipped } => {
-                    metrics.flv_skips.inc_by(u64::from(skipped));
-                    break;
-                }
-                Step::Close(why) => return Some(why),
-            }
-        }
-        None
-    }
-
-    pub(crate) fn is_empty(&self) -> bool {
-        self.pending.is_empty()
-    }
-
-    /// The buffer to send next.
-    pub(crate) fn front(&self) -> Option<&Bytes> {
-        self.pending.front()
-    }
-
-    fn slices<'a>(&'a self, out: &mut [IoSlice<'a>]) -> usize {
-        let mut count = 0;
-        for (slot, bytes) in out.iter_mut().zip(&self.pending) {
-            *slot = IoSlice::new(bytes);
-            count += 1;
-        }
-        count
-    }
-
-    /// Notes that this many bytes were taken.
-    pub(crate) fn advance(&mut self, mut n: usize, now: Instant) {
-        self.taken = now;
-        while let Some(front) = self.pending.front_mut() {
-            if n < front.len() {
-                front.advance(n);
-                return;
-            }
-            n -= front.len();
-            self.pending.pop_front();
-        }
-    }
-
-    /// Takes what the viewer sent. Returns why the response must end, if it must.
-    pub(crate) fn received(&mut self, mut bytes: &[u8]) -> Option<Close> {
-        self.ignored_bytes = self.ignored_bytes.saturating_add(bytes.len());
-        if self.framing == Framing::Plain {
-            return (self.ignored_bytes > MAX_IGNORED_BYTES).then_some(Close::Protocol);
-        }
-        loop {
-            match self.incoming.next(&mut bytes, MAX_CLIENT_FRAME) {
-                Ok(None) => break,
-                Ok(Some(frame)) => match frame.opcode {
-                    Opcode::Close => {
-                        self.violation = Some(Status::Normal);
-                        return Some(Close::Left);
-                    }
-                    // One answer may wait; pings that come meanwhile need none (RFC 6455, 5.5.3).
-                    Opcode::Ping if !self.pong_waits => {
-                        self.pong_waits = true;
-                        let pong = frame::control(Opcode::Pong, &frame.payload);
-                        self.pending.push_back(pong.into());
-                        self.ignored_bytes = 0;
-                    }
-                    _ => {}
-                },
-                Err(violation) => {
-                    self.violation = Some(violation.status());
-                    return Some(Close::Protocol);
-                }
-            }
-        }
-        if self.ignored_bytes > MAX_IGNORED_BYTES {
-            self.violation = Some(Status::TooBig);
-            return Some(Close::Protocol);
-        }
-        None
-    }
-
-    /// The last frame of a WebSocket that closes between two frames.
-    pub(crate) fn farewell(&self, why: Option<Close>) -> Option<Vec<u8>> {
-        if self.framing == Framing::Plain || !self.pending.is_empty() {
-            return None;
-        }
-        let status = self.violation.unwrap_or(match why? {
-            Close::Shutdown => Status::GoingAway,
-            Close::Changed | Close::Lagging | Close::Stuck | Close::Failed => Status::TryAgainLater,
-            Close::Ended | Close::Left | Close::Protocol => Status::Normal,
-        });
-        Some(frame::close(status))
-    }
 }
 
 /// One task that walks sockets.

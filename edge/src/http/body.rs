@@ -14,7 +14,7 @@ use futures_util::stream::BoxStream;
 use http_body::{Frame, SizeHint};
 use prometheus::IntCounter;
 
-use super::connection::InFlight;
+use super::progress::InFlight;
 
 /// The body of every response.
 pub(crate) struct Body {

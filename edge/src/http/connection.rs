@@ -1,8 +1,8 @@
 //! One viewer connection: hyper driven under our own clock, and a way out of it for sockets.
 //!
 //! In: an accepted stream. Out: answered requests. Three things hyper does not do are done here:
-//! * **Time limits that players can live with**: a request head must be whole [`HEAD_TIMEOUT`] after
-//!   its first byte, an idle connection may stay [`IDLE_TIMEOUT`], a blocked write [`WRITE_TIMEOUT`].
+//! * **Time limits that players can live with**, see [`super::progress`]: hyper's own limit on request heads
+//!   would close every connection that idles between two polls.
 //! * **Hand-over**: an FLV or WebSocket request on HTTP/1.x takes the socket out of hyper. Its handler
 //!   leaves a [`Handover`] and never returns; once hyper has nothing left to write, the driver takes
 //!   hyper apart and passes the socket on, without a byte written for that request.
@@ -12,7 +12,7 @@ use std::net::SocketAddr;
 use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Poll, ready};
 use std::time::Duration;
 
@@ -25,24 +25,17 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::time::Instant;
 use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 
 use super::listener::Lease;
+use super::progress::{InFlight, Progress, Verdict};
 use super::reply::Reply;
 use super::stream::Watched;
 use super::{App, answer};
+use crate::config::Timeouts;
 use crate::metrics::Refusal;
 
-/// From the first byte of a request head to its last, and from accept to the first request.
-pub(crate) const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long a connection without a request stays. Longer than any player's poll interval.
-pub(crate) const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
-/// How long the peer may take no byte of what is to be written.
-pub(crate) const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long the peer may take for one whole response that has an end.
-pub(crate) const RESPONSE_TIMEOUT: Duration = Duration::from_secs(120);
 /// How long closing may take.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 /// HTTP/2 streams at once on one connection: a player needs a handful.
@@ -188,150 +181,6 @@ impl Conn {
     }
 }
 
-/// What a connection has done when. Times are milliseconds since accept plus one; zero is "not".
-#[derive(Debug)]
-pub(super) struct Progress {
-    accepted: Instant,
-    requests: AtomicU32,
-    served: AtomicBool,
-    idle_since: AtomicU64,
-    head_since: AtomicU64,
-    blocked_since: AtomicU64,
-    flushed: AtomicBool,
-    /// When each response with an end was begun.
-    bodies: Mutex<Vec<u64>>,
-}
-
-/// What the clock says of a connection.
-enum Verdict {
-    /// Look again after this time.
-    Fine(Duration),
-    /// No request for too long: end it politely.
-    Idle,
-    SlowRequest,
-    SlowReader,
-}
-
-impl Progress {
-    fn new() -> Self {
-        Self {
-            accepted: Instant::now(),
-            requests: AtomicU32::new(0),
-            served: AtomicBool::new(false),
-            idle_since: AtomicU64::new(1),
-            head_since: AtomicU64::new(0),
-            blocked_since: AtomicU64::new(0),
-            flushed: AtomicBool::new(true),
-            bodies: Mutex::new(Vec::new()),
-        }
-    }
-
-    fn now(&self) -> u64 {
-        u64::try_from(self.accepted.elapsed().as_millis()).unwrap_or(u64::MAX - 1) + 1
-    }
-
-    /// Bytes came.
-    pub(super) fn read(&self) {
-        if self.requests.load(Ordering::Relaxed) == 0
-            && self.head_since.load(Ordering::Relaxed) == 0
-        {
-            self.head_since.store(self.now(), Ordering::Relaxed);
-        }
-    }
-
-    /// A write was tried.
-    pub(super) fn write(&self, blocked: bool) {
-        self.flushed.store(false, Ordering::Relaxed);
-        if !blocked {
-            self.blocked_since.store(0, Ordering::Relaxed);
-        } else if self.blocked_since.load(Ordering::Relaxed) == 0 {
-            self.blocked_since.store(self.now(), Ordering::Relaxed);
-        }
-    }
-
-    /// Everything was written.
-    pub(super) fn flushed(&self) {
-        self.flushed.store(true, Ordering::Relaxed);
-        self.blocked_since.store(0, Ordering::Relaxed);
-    }
-
-    fn is_flushed(&self) -> bool {
-        self.flushed.load(Ordering::Relaxed)
-    }
-
-    /// `heads` tells whether bytes without a request are a request head: not so in HTTP/2.
-    fn verdict(&self, heads: bool) -> Verdict {
-        let now = self.now();
-        let mut next = HEAD_TIMEOUT;
-        let mut over = |since: u64, limit: Duration| {
-            if since == 0 {
-                return false;
-            }
-            let left = limit.saturating_sub(Duration::from_millis(now.saturating_sub(since)));
-            next = next.min(left);
-            left.is_zero()
-        };
-        if over(self.blocked_since.load(Ordering::Relaxed), WRITE_TIMEOUT) {
-            return Verdict::SlowReader;
-        }
-        let oldest = self.bodies.lock().iter().copied().min().unwrap_or(0);
-        if over(oldest, RESPONSE_TIMEOUT) {
-            return Verdict::SlowReader;
-        }
-        if self.requests.load(Ordering::Relaxed) == 0 {
-            let served = self.served.load(Ordering::Relaxed);
-            let head = if served && !heads { 0 } else { self.head_since.load(Ordering::Relaxed) };
-            if over(head, HEAD_TIMEOUT) {
-                return Verdict::SlowRequest;
-            }
-            let limit = if served { IDLE_TIMEOUT } else { HEAD_TIMEOUT };
-            if over(self.idle_since.load(Ordering::Relaxed), limit) {
-                return Verdict::Idle;
-            }
-        }
-        // Never sooner than a millisecond, the resolution of the times.
-        Verdict::Fine(next.max(Duration::from_millis(1)))
-    }
-}
-
-/// A request in progress, from its head to the last byte of its response.
-#[derive(Debug)]
-pub(crate) struct InFlight {
-    conn: Arc<Conn>,
-    body_since: Option<u64>,
-}
-
-impl InFlight {
-    fn begin(conn: &Arc<Conn>) -> Self {
-        let progress = &conn.progress;
-        progress.requests.fetch_add(1, Ordering::Relaxed);
-        progress.served.store(true, Ordering::Relaxed);
-        progress.head_since.store(0, Ordering::Relaxed);
-        Self { conn: Arc::clone(conn), body_since: None }
-    }
-
-    /// The response is on its way, and has an end.
-    pub(super) fn sends_a_body(&mut self) {
-        let now = self.conn.progress.now();
-        self.conn.progress.bodies.lock().push(now);
-        self.body_since = Some(now);
-    }
-}
-
-impl Drop for InFlight {
-    fn drop(&mut self) {
-        let progress = &self.conn.progress;
-        if let Some(since) = self.body_since {
-            let mut bodies = progress.bodies.lock();
-            if let Some(at) = bodies.iter().position(|b| *b == since) {
-                bodies.swap_remove(at);
-            }
-        }
-        progress.idle_since.store(progress.now(), Ordering::Relaxed);
-        progress.requests.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
 /// Answers the requests of one connection for hyper.
 struct Service {
     app: Arc<App>,
@@ -389,11 +238,12 @@ pub(super) async fn serve_http1<S: Stream>(
     ending: &Ending,
     lease: Lease,
 ) {
+    let limits = app.timeouts;
     let io = TokioIo::new(Watched::new(stream, ahead, Arc::clone(&conn)));
     let service = Service { app: Arc::clone(&app), conn: Arc::clone(&conn) };
     let mut http = protocols.http1.serve_connection(io, service);
     let outcome = {
-        let mut ends = std::pin::pin!(watch(&conn, ending, true));
+        let mut ends = std::pin::pin!(watch(&conn, ending, limits, true));
         let mut polite = false;
         std::future::poll_fn(|cx| {
             loop {
@@ -407,7 +257,7 @@ pub(super) async fn serve_http1<S: Stream>(
                     End::Politely if !polite => {
                         polite = true;
                         Pin::new(&mut http).graceful_shutdown();
-                        ends.set(watch(&conn, ending, true));
+                        ends.set(watch(&conn, ending, limits, true));
                     }
                     End::Politely => return Poll::Ready(Outcome::Cut(None)),
                     End::Now(why) => return Poll::Ready(Outcome::Cut(why)),
@@ -441,10 +291,11 @@ pub(super) async fn serve_http2<S: Stream>(
     ending: &Ending,
     _lease: Lease,
 ) {
+    let limits = app.timeouts;
     let io = TokioIo::new(Watched::new(stream, ahead, Arc::clone(&conn)));
     let service = Service { app: Arc::clone(&app), conn: Arc::clone(&conn) };
     let mut http = std::pin::pin!(protocols.http2.serve_connection(io, service));
-    let mut ends = std::pin::pin!(watch(&conn, ending, false));
+    let mut ends = std::pin::pin!(watch(&conn, ending, limits, false));
     let mut polite = false;
     let outcome = std::future::poll_fn(|cx| {
         loop {
@@ -455,7 +306,7 @@ pub(super) async fn serve_http2<S: Stream>(
                 End::Politely if !polite => {
                     polite = true;
                     http.as_mut().graceful_shutdown();
-                    ends.set(watch(&conn, ending, false));
+                    ends.set(watch(&conn, ending, limits, false));
                 }
                 End::Politely => return Poll::Ready(Outcome::Cut(None)),
                 End::Now(why) => return Poll::Ready(Outcome::Cut(why)),
@@ -477,7 +328,7 @@ enum End {
 }
 
 /// Watches the clock, the node and the connection's own handlers for a reason to end it.
-async fn watch(conn: &Conn, ending: &Ending, heads: bool) -> End {
+async fn watch(conn: &Conn, ending: &Ending, limits: Timeouts, heads: bool) -> End {
     let already_draining = ending.drain.is_cancelled();
     let drain = async {
         if already_draining {
@@ -487,7 +338,7 @@ async fn watch(conn: &Conn, ending: &Ending, heads: bool) -> End {
     };
     let clock = async {
         loop {
-            match conn.progress.verdict(heads) {
+            match conn.progress.verdict(limits, heads) {
                 Verdict::Fine(next) => tokio::time::sleep(next).await,
                 Verdict::Idle => return End::Politely,
                 Verdict::SlowRequest => return End::Now(Some(Refusal::SlowRequest)),
@@ -508,9 +359,8 @@ async fn watch(conn: &Conn, ending: &Ending, heads: bool) -> End {
 fn note(app: &App, conn: &Conn, result: Result<(), hyper::Error>) {
     let Err(error) = result else { return };
     tracing::debug!(peer = %conn.peer, %error, "connection failed");
-    if error.is_parse() || error.is_parse_too_large() || error.is_parse_status() {
-        app.refuse(Refusal::Malformed);
-    } else if error.is_incomplete_message() && !conn.progress.served.load(Ordering::Relaxed) {
+    let cut_short = error.is_incomplete_message() && !conn.progress.has_served();
+    if error.is_parse() || error.is_parse_too_large() || error.is_parse_status() || cut_short {
         app.refuse(Refusal::Malformed);
     }
 }

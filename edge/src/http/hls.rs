@@ -5,21 +5,25 @@
 //! to answer. A room's first request may be the one that opens it, and a viewer may have the request's
 //! URL from another edge that is ahead of this one: both are held, not refused.
 
+mod absent;
+
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::header::{ACCEPT_ENCODING, CACHE_CONTROL, CONTENT_ENCODING, USER_AGENT, VARY};
-use http::{HeaderMap, HeaderValue};
+use http::HeaderValue;
+use http::header::{CACHE_CONTROL, CONTENT_ENCODING, USER_AGENT, VARY};
 use media::feed::{Lookup, Part};
 use media::fmp4;
 use media::manifest::{Epoch, Manifest, Msn, PartNumber, Status};
-use media::playlist::reload::{self, ADVANCE_SEGMENT_LIMIT, BadQuery, Decision, ReloadQuery};
+use media::playlist::reload::{self, BadQuery, Decision, ReloadQuery};
 use tokio::time::Instant;
 use wire::RoomId;
 
+use absent::Absent;
+
 use super::body::Body;
 use super::reply::{self, IMMUTABLE, Reply};
-use super::{App, Caller, range};
+use super::{App, Caller, accept, range};
 use crate::metrics::{Protocol, Refusal, Resource};
 use crate::room::{Coding, Missed, OpenError, Room, Viewing};
 
@@ -109,18 +113,6 @@ struct Request<'a> {
     room: &'a Room,
     /// Until when it waits for the room's first playlist.
     first_hold: Instant,
-}
-
-/// What holds of something that is not here.
-enum Absent {
-    /// Its bytes are to come: this segment's.
-    Coming(Msn),
-    /// It is the next part, as hinted.
-    Next,
-    /// It may be listed by an edge that is ahead of this one.
-    Ahead,
-    /// It never was, or is no more.
-    Gone,
 }
 
 impl Request<'_> {
@@ -244,10 +236,10 @@ impl Request<'_> {
             Lookup::Coming | Lookup::Unknown => None,
         };
         let absent = |m: &Manifest| match feed.part(epoch, number) {
-            Lookup::Coming => coming(&feed.said(), |s| {
+            Lookup::Coming => absent::coming(&feed.said(), |s| {
                 s.open.epoch == epoch && (s.open.first_part..s.next_part()).contains(&number)
             }),
-            _ => part_ahead(m, epoch, number),
+            _ => absent::part(m, epoch, number),
         };
         match self.await_media(epoch, find, absent).await? {
             Ok(part) => Ok(self.parts(Protocol::LlHls, &[part])),
@@ -263,7 +255,7 @@ impl Request<'_> {
         };
         let absent = |m: &Manifest| match feed.segment(epoch, msn) {
             Lookup::Coming => Absent::Coming(msn),
-            _ => segment_ahead(m, epoch, msn),
+            _ => absent::segment(m, epoch, msn),
         };
         match self.await_media(epoch, find, absent).await? {
             Ok(parts) => Ok(self.parts(Protocol::Hls, &parts)),
@@ -384,7 +376,7 @@ impl Request<'_> {
     }
 
     fn coding(&self) -> Coding {
-        if accepts_gzip(self.caller.headers) { Coding::Gzip } else { Coding::Identity }
+        if accept::gzip(self.caller.headers) { Coding::Gzip } else { Coding::Identity }
     }
 
     /// What tells this viewer from others, hashed: the token, else address and user agent.
@@ -426,93 +418,6 @@ impl Request<'_> {
     }
 }
 
-/// The segment of the manifest whose bytes are to come.
-fn coming(said: &Manifest, is_it: impl Fn(&media::manifest::SegmentMeta) -> bool) -> Absent {
-    let segment = said.segments().iter().find(|s| is_it(s));
-    segment.map_or(Absent::Gone, |s| Absent::Coming(s.open.msn))
-}
-
-/// How a part that nobody has told this edge of is absent.
-fn part_ahead(manifest: &Manifest, epoch: Epoch, number: PartNumber) -> Absent {
-    if manifest.status() == Status::Ended {
-        return Absent::Gone;
-    }
-    let header = manifest.header();
-    let next = manifest.next_part().unwrap_or_default();
-    if epoch > header.epoch {
-        return Absent::Ahead; // another edge has met the new home already
-    }
-    let open = manifest.last().filter(|s| s.duration.is_none());
-    if epoch != open.map_or(header.epoch, |s| s.open.epoch) || number < next {
-        return Absent::Gone;
-    }
-    let limit = header.constants.map_or(3, |c| reload::advance_part_limit(&c));
-    match number.0 - next.0 {
-        0 => Absent::Next,
-        ahead if ahead <= limit => Absent::Ahead,
-        _ => Absent::Gone,
-    }
-}
-
-/// How a segment that this edge does not know as complete is absent.
-fn segment_ahead(manifest: &Manifest, epoch: Epoch, msn: Msn) -> Absent {
-    if manifest.status() == Status::Ended {
-        return Absent::Gone;
-    }
-    let header = manifest.header();
-    let open = manifest.last().filter(|s| s.duration.is_none());
-    let known = epoch == header.epoch || open.is_some_and(|s| s.open.epoch == epoch);
-    let last = manifest.segments().iter().rev().find(|s| s.duration.is_some());
-    let last = last.map_or(manifest.window().first.0, |s| s.open.msn.0);
-    let ahead = msn.0 > last && msn.0 - last <= ADVANCE_SEGMENT_LIMIT;
-    if epoch > header.epoch || (known && ahead) { Absent::Ahead } else { Absent::Gone }
-}
-
 fn target_s(manifest: &Manifest) -> u64 {
     manifest.header().constants.map_or(2, |c| u64::from(c.target_duration_s)).max(1)
-}
-
-/// Whether Accept-Encoding takes gzip (RFC 9110, 12.5.3).
-pub(crate) fn accepts_gzip(headers: &HeaderMap) -> bool {
-    let codings = headers.get_all(ACCEPT_ENCODING).iter().filter_map(|v| v.to_str().ok());
-    let (mut gzip, mut any) = (None, None);
-    for coding in codings.flat_map(|v| v.split(',')) {
-        let mut fields = coding.split(';').map(str::trim);
-        let name = fields.next().unwrap_or_default();
-        let weight = fields.find_map(|f| f.strip_prefix("q=").or_else(|| f.strip_prefix("Q=")));
-        let taken = weight.is_none_or(|q| q.parse::<f32>().is_ok_and(|q| q > 0.0));
-        if name.eq_ignore_ascii_case("gzip") || name.eq_ignore_ascii_case("x-gzip") {
-            gzip = Some(taken);
-        } else if name == "*" {
-            any = Some(taken);
-        }
-    }
-    gzip.or(any).unwrap_or(false)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn gzip_is_used_only_where_it_is_taken() {
-        for (header, expected) in [
-            ("gzip", true),
-            ("deflate, gzip;q=1.0, *;q=0.5", true),
-            ("GZIP", true),
-            ("gzip;q=0", false),
-            ("gzip; q=0.0, *", false),
-            ("*", true),
-            ("*;q=0", false),
-            ("identity", false),
-            ("br", false),
-            ("", false),
-            ("gzip;q=x", false),
-        ] {
-            let mut headers = HeaderMap::new();
-            headers.insert(ACCEPT_ENCODING, HeaderValue::from_static(header));
-            assert_eq!(accepts_gzip(&headers), expected, "{header}");
-        }
-        assert!(!accepts_gzip(&HeaderMap::new()));
-    }
 }

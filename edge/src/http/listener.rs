@@ -20,7 +20,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::task::TaskTracker;
 
 use super::App;
-use super::connection::{Conn, Ending, HEAD_TIMEOUT, Protocols, serve_http1, serve_http2};
+use super::connection::{Conn, Ending, Protocols, serve_http1, serve_http2};
 use super::tls::Certificate;
 use crate::metrics::Refusal;
 
@@ -120,7 +120,7 @@ struct Connection {
 
 impl Connection {
     async fn serve_clear(self, mut tcp: TcpStream, lease: Lease) {
-        let sniff = tokio::time::timeout(HEAD_TIMEOUT, sniff(&mut tcp));
+        let sniff = tokio::time::timeout(self.app.timeouts.head, sniff(&mut tcp));
         let sniffed = tokio::select! {
             biased;
             sniffed = sniff => sniffed,
@@ -142,7 +142,7 @@ impl Connection {
 
     async fn serve_tls(self, tcp: TcpStream, certificate: &Certificate, lease: Lease) {
         let handshake = TlsAcceptor::from(certificate.current()).accept(tcp);
-        let handshake = tokio::time::timeout(HEAD_TIMEOUT, handshake);
+        let handshake = tokio::time::timeout(self.app.timeouts.head, handshake);
         let stream = tokio::select! {
             biased;
             result = handshake => match result {

@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use super::body::Body;
 use super::reply::{self, IMMUTABLE, NO_STORE, Reply};
-use super::{App, hls};
+use super::{App, accept};
 use crate::assets::{self, File};
 
 /// Rooms in one answer of the room list; who needs more asks the API.
@@ -63,7 +63,7 @@ pub(crate) fn file(path: &str, headers: &HeaderMap) -> Reply {
     let Some(file) = assets::asset(path) else {
         return reply::not_found("there is no such asset in this build");
     };
-    let packed = assets::gzipped(path, &file).filter(|_| hls::accepts_gzip(headers));
+    let packed = assets::gzipped(path, &file).filter(|_| accept::gzip(headers));
     let is_packed = packed.is_some();
     let content_type = HeaderValue::from_static(file.content_type);
     let body = Body::full(packed.unwrap_or(file.bytes));

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use edge::room::{Fetch, OpenError, RoomState, RoomSummary, Source, Subscription};
-use edge::{Config, Edge};
+use edge::{Config, Edge, Timeouts};
 use futures_util::future::BoxFuture;
 use media::feed::Feed;
 use media::manifest::{Epoch, Msn};
@@ -23,6 +23,14 @@ use client::Client;
 
 /// How long a test waits for what must come.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A tenth of what peers have outside of tests.
+const QUICK: Timeouts = Timeouts {
+    head: Duration::from_millis(500),
+    idle: Duration::from_secs(6),
+    write: Duration::from_secs(1),
+    response: Duration::from_secs(12),
+};
 
 /// A running edge.
 pub(crate) struct House {
@@ -39,8 +47,12 @@ impl House {
     }
 
     pub(crate) fn with(change: impl FnOnce(&mut Config)) -> Self {
-        let mut config =
-            Config { listen: ([127, 0, 0, 1], 0).into(), allow_guests: true, ..Config::default() };
+        let mut config = Config {
+            listen: ([127, 0, 0, 1], 0).into(),
+            allow_guests: true,
+            timeouts: QUICK,
+            ..Config::default()
+        };
         change(&mut config);
         let source = Arc::new(TestSource::default());
         let registry = Registry::new();
@@ -95,6 +107,8 @@ pub(crate) struct TestSource {
     /// Opening waits for a permit of this.
     pub(crate) gate: Semaphore,
     pub(crate) fetcher: Arc<TestFetch>,
+    failure: Mutex<Option<OpenError>>,
+    unready: Mutex<Option<String>>,
 }
 
 impl Default for TestSource {
@@ -105,6 +119,8 @@ impl Default for TestSource {
             kept: Arc::default(),
             gate: Semaphore::new(Semaphore::MAX_PERMITS),
             fetcher: Arc::default(),
+            failure: Mutex::default(),
+            unready: Mutex::default(),
         }
     }
 }
@@ -116,6 +132,14 @@ impl TestSource {
         {
             retired.cancel();
         }
+    }
+
+    pub(crate) fn fail_with(&self, error: OpenError) {
+        *self.failure.lock() = Some(error);
+    }
+
+    pub(crate) fn set_unready(&self, why: &str) {
+        *self.unready.lock() = Some(why.to_owned());
     }
 
     pub(crate) fn remove(&self, room: &RoomId) {
@@ -130,6 +154,9 @@ impl Source for TestSource {
         Box::pin(async move {
             self.opened.fetch_add(1, Ordering::SeqCst);
             let _permit = self.gate.acquire().await.unwrap();
+            if let Some(error) = self.failure.lock().clone() {
+                return Err(error);
+            }
             let (feed, retired) = self.rooms.lock().get(room).cloned().ok_or(OpenError::Unknown)?;
             self.kept.fetch_add(1, Ordering::SeqCst);
             let keep = Kept(Arc::clone(&self.kept));
@@ -140,6 +167,10 @@ impl Source for TestSource {
                 keep: Box::new(keep),
             })
         })
+    }
+
+    fn unready(&self) -> Option<String> {
+        self.unready.lock().clone()
     }
 
     fn list(&self) -> Vec<RoomSummary> {

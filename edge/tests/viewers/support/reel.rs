@@ -100,10 +100,6 @@ impl Reel {
         reel
     }
 
-    pub(crate) fn epoch(&self) -> u64 {
-        self.header.epoch.0
-    }
-
     /// The number of the next part.
     pub(crate) fn next_part(&self) -> u64 {
         self.part
