@@ -61,6 +61,8 @@ pub(crate) struct Shared {
     load: Arc<LoadCell>,
     rooms: watch::Registry,
     nodes: tokio::sync::watch::Sender<Arc<NodeTable>>,
+    /// The log index up to which the leader had applied at the last heartbeat.
+    leader_revision: AtomicU64,
     standing: tokio::sync::watch::Sender<Standing>,
 }
 
@@ -137,6 +139,7 @@ impl Client {
             load: Arc::default(),
             rooms: watch::Registry::default(),
             nodes: tokio::sync::watch::Sender::default(),
+            leader_revision: AtomicU64::new(0),
             standing: tokio::sync::watch::Sender::default(),
         });
         let mut tasks = JoinSet::new();
@@ -169,12 +172,22 @@ impl Client {
         self.ask_bool(ask, "confirm").await
     }
 
-    /// Where the room is, as any control node knows it.
+    /// Where the room is, as any control node knows it. One that lags behind the leader's last
+    /// heartbeat is not believed when it says "nowhere".
     ///
     /// # Errors
     /// [`Error::TimedOut`] if no control node answers.
     pub async fn locate(&self, room: &RoomId) -> Result<Location, Error> {
-        match self.shared.line.ask(Ask::Locate { room: room.clone() }, To::Any).await? {
+        let location = self.locate_at(room, To::Any).await?;
+        let lags = location.revision < self.shared.leader_revision.load(Ordering::Relaxed);
+        if location.placement.is_none() && lags {
+            return self.locate_at(room, To::LeaderFirst).await;
+        }
+        Ok(location)
+    }
+
+    async fn locate_at(&self, room: &RoomId, to: To) -> Result<Location, Error> {
+        match self.shared.line.ask(Ask::Locate { room: room.clone() }, to).await? {
             Answer::Location(location) => Ok(location),
             _ => Err(Error::Unexpected { asked: "locate" }),
         }

@@ -119,12 +119,14 @@ pub enum Command {
         /// Its public name.
         id: KeyId,
     },
-    /// A node shall become a voter, under a fresh raft id. A member of the same node id is replaced.
+    /// A node shall become a voter, under a fresh raft id unless it has one already.
     Admit {
         /// The node.
         node: NodeId,
         /// Where its QUIC endpoint is.
         addr: SocketAddr,
+        /// Its raft id, if the disk that had taken it is known to be lost: then it is replaced.
+        lost: Option<u64>,
     },
     /// The disk that takes a raft id.
     Bind {
@@ -216,7 +218,7 @@ mod tests {
             Command::Set { name: "a".to_owned(), value: Some("b".to_owned()) },
             Command::CreateKey { id: KeyId(1), room, hash: SecretHash([0xab; 32]) },
             Command::RevokeKey { id: KeyId(1) },
-            Command::Admit { node, addr },
+            Command::Admit { node, addr, lost: Some(3) },
             Command::Bind { raft_id: 2, disk: 3 },
         ]
     }

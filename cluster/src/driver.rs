@@ -22,6 +22,7 @@ use wire::control::{Answer, Ask, ClusterStatus, Disk as DiskContent, Grant, Node
 
 use crate::command::{CLOCK_START_UNIX_S, Command, Stamped};
 use crate::leases::Leases;
+use crate::planted::{Bug, is_planted};
 use crate::raft::ready::{Fault, Machine, on_ready};
 use crate::raft::{Message, Node, TICK_MS};
 use crate::scheduler::{Scheduler, Subject};
@@ -266,7 +267,12 @@ impl<D: Disk> Driver<D> {
         Ok(Self {
             me,
             node,
-            replica: Replica { state, changes, ..Replica::default_for(identity) },
+            replica: Replica {
+                is_restarted: state.revision() > 1,
+                state,
+                changes,
+                ..Replica::default_for(identity)
+            },
             leases: Leases::default(),
             scheduler: Scheduler::default(),
             members: Members::default(),
@@ -330,6 +336,12 @@ impl<D: Disk> Driver<D> {
     /// The replicated state, as far as this member has applied it.
     pub(crate) const fn state(&self) -> &State {
         &self.replica.state
+    }
+
+    /// This member's raft id.
+    #[cfg(feature = "sim")]
+    pub(crate) fn raft_id(&self) -> u64 {
+        self.node.raft_id()
     }
 
     /// Figures for metrics.
@@ -431,9 +443,27 @@ impl<D: Disk> Driver<D> {
         self.node
             .propose(context.to_be_bytes().to_vec(), data)
             .map_err(|_| Refusal::Unavailable("the leader takes no proposals now".to_owned()))?;
+        if is_planted(Bug::AnswerBeforeCommit) {
+            self.answer_early(context);
+        }
         self.proposals.insert(context, waiting, now.mono);
         self.figures.proposals += 1;
         Ok(())
+    }
+
+    /// Answers a placement as if it were committed: [`Bug::AnswerBeforeCommit`].
+    fn answer_early(&mut self, context: u128) {
+        let mut guess = self.replica.state.clone();
+        let index = self.node.last_index();
+        let entry = self.node.log().image().entries.back().cloned();
+        let data = self.node.unstable_data().or(entry.map(|entry| entry.data.to_vec()));
+        if let Some(Ok(stamped)) = data.map(|data| Stamped::decode(&data))
+            && matches!(stamped.command, Command::Place { .. })
+            && index > guess.revision()
+        {
+            let result = guess.apply(index, stamped, &mut Changes::default());
+            self.replica.outcomes.push((context, result));
+        }
     }
 
     fn expire(&mut self, now: Now, out: &mut Outputs) {
@@ -571,6 +601,8 @@ struct Replica {
     outcomes: Vec<(u128, Result<Answer, Refusal>)>,
     /// Reads that may be answered once an index is applied.
     readable: Vec<(u64, u64)>,
+    /// Whether there was a state before this start.
+    is_restarted: bool,
 }
 
 impl Replica {
@@ -580,6 +612,7 @@ impl Replica {
             changes: Changes::default(),
             outcomes: Vec::new(),
             readable: Vec::new(),
+            is_restarted: false,
         }
     }
 }
@@ -597,6 +630,9 @@ impl Machine for Replica {
             return Ok(());
         }
         let stamped = Stamped::decode(data).map_err(|error| Fault::Entry { index, error })?;
+        if self.is_restarted && is_planted(Bug::ApplyTwice) {
+            let _ = self.state.apply(index, stamped.clone(), &mut self.changes);
+        }
         let result = self.state.apply(index, stamped, &mut self.changes);
         if let Ok(context) = context.try_into() {
             self.outcomes.push((u128::from_be_bytes(context), result));

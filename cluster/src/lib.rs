@@ -24,10 +24,13 @@ mod error;
 mod leases;
 mod metrics;
 pub mod placement;
+mod planted;
 mod raft;
 mod runtime;
 mod scheduler;
 mod server;
+#[cfg(feature = "sim")]
+pub mod sim;
 pub mod state;
 mod storage;
 mod transport;

@@ -186,6 +186,11 @@ impl<D: Disk> Node<D> {
         self.is_leader().then_some((progress.matched, heard))
     }
 
+    /// The data of the last entry that is not on disk yet.
+    pub(crate) fn unstable_data(&self) -> Option<Vec<u8>> {
+        self.raw.raft.raft_log.unstable_entries().last().map(|entry| entry.data.to_vec())
+    }
+
     pub(crate) fn log(&self) -> &Log<D> {
         self.raw.store()
     }

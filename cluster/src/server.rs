@@ -29,6 +29,9 @@ impl Core {
     /// Answers a question of `peer`.
     pub(crate) async fn answer(&self, peer: &NodeId, ask: Ask) -> Result<Answer, Refusal> {
         match ask {
+            Ask::Locate { .. } | Ask::Rooms { .. } if !self.view.is_ready() => {
+                Err(Refusal::Unavailable("this control node knows nothing yet".to_owned()))
+            }
             Ask::Locate { room } => Ok(Answer::Location(self.view.locate(&room))),
             Ask::Rooms { after, limit } => {
                 let limit = usize::from(limit.min(MAX_PAGE));
@@ -92,6 +95,11 @@ impl ControlService {
 
     async fn serve_watch(&self, stream: Stream) -> Result<(), wire::Error> {
         let (mut sender, mut receiver) = stream.both()?;
+        if !self.core.view.is_ready() {
+            // Nothing to watch here; the end of the stream sends the watcher elsewhere.
+            sender.finish();
+            return Ok(());
+        }
         let watcher = self.core.view.watch();
         loop {
             tokio::select! {

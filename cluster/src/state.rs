@@ -41,6 +41,9 @@ pub const MAX_MEMBERS: usize = 32;
 /// How fast the media sequence numbers of rooms without a past grow with time, per second: more
 /// than a room uses up, as a segment lasts at least a second.
 const MSN_PER_SECOND: u64 = 4;
+/// How many media sequence numbers a room can use up before a second has passed by the clock in
+/// commands, and more: two grants of a room are at least this far apart.
+const MSN_SPARE: u64 = 8;
 
 /// The state after all entries up to [`State::revision`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -228,7 +231,7 @@ impl State {
             Command::Set { name, value } => self.set(name, value),
             Command::CreateKey { id, room, hash } => self.create_key(id, room, hash),
             Command::RevokeKey { id } => self.revoke_key(id),
-            Command::Admit { node, addr } => self.admit(node, addr),
+            Command::Admit { node, addr, lost } => self.admit(node, addr, lost),
             Command::Bind { raft_id, disk } => self.bind(raft_id, disk),
         }
     }

@@ -8,15 +8,20 @@
 use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::sync::Arc;
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::sync::Notify;
-use wire::control::{Grant, Location, NodeInfo, WatchEvent};
+use tokio::time::timeout;
+use wire::control::{Grant, Location, NodeInfo, WATCH_PROGRESS_MS, WatchEvent};
 use wire::{NodeId, RoomId};
 
 use crate::driver::Published;
+use crate::planted::{Bug, is_planted};
 use crate::watches::{Owed, WatcherId, Watches};
 
+/// See [`WATCH_PROGRESS_MS`].
+const PROGRESS: Duration = Duration::from_millis(WATCH_PROGRESS_MS);
 /// Most events handed to a watcher at a time.
 const MAX_EVENTS: usize = 256;
 
@@ -46,6 +51,9 @@ impl View {
             inner.rooms = rooms.filter_map(|(room, grant)| Some((room, grant?))).collect();
             let nodes = published.nodes.into_iter();
             inner.nodes = nodes.filter_map(|(id, row)| Some((id, row?))).collect();
+            if is_planted(Bug::NoResync) {
+                return;
+            }
             inner.watches.all_changed(inner.nodes.keys().cloned());
             inner.wakers.values().for_each(|waker| waker.notify_one());
             return;
@@ -71,6 +79,11 @@ impl View {
             }
             inner.wakers.values().for_each(|waker| waker.notify_one());
         }
+    }
+
+    /// Whether anything has been published: not on a control node that is in no cluster.
+    pub(crate) fn is_ready(&self) -> bool {
+        self.inner.lock().revision > 0
     }
 
     pub(crate) fn locate(&self, room: &RoomId) -> Location {
@@ -143,19 +156,30 @@ impl Watcher {
         self.view.inner.lock().watches.unsubscribe(self.id, room);
     }
 
-    /// Waits for events; never empty. Cancel-safe: what is not returned stays owed.
+    /// The events there are, up to a limit.
+    pub(crate) fn take(&self) -> Vec<WatchEvent> {
+        let mut inner = self.view.inner.lock();
+        let owed = inner.watches.take(self.id, MAX_EVENTS);
+        owed.into_iter().map(|owed| inner.event(owed)).collect()
+    }
+
+    /// Waits for events; never empty. With nothing to tell for a while, says how far it has come.
+    /// Cancel-safe: what is not returned stays owed.
     pub(crate) async fn next(&self) -> Vec<WatchEvent> {
         loop {
-            let events: Vec<WatchEvent> = {
-                let mut inner = self.view.inner.lock();
-                let owed = inner.watches.take(self.id, MAX_EVENTS);
-                owed.into_iter().map(|owed| inner.event(owed)).collect()
-            };
+            let events = self.take();
             if !events.is_empty() {
                 return events;
             }
-            self.waker.notified().await;
+            if timeout(PROGRESS, self.waker.notified()).await.is_err() {
+                return vec![self.progress()];
+            }
         }
+    }
+
+    /// How far the view has come.
+    pub(crate) fn progress(&self) -> WatchEvent {
+        WatchEvent::Synced { revision: self.view.inner.lock().revision }
     }
 }
 

@@ -28,6 +28,8 @@ pub const MAX_RAFT_BYTES: usize = 4 * 1024 * 1024;
 pub const MAX_SNAPSHOT_BYTES: usize = 512 * 1024 * 1024;
 /// Most entries in one page of rooms or keys.
 pub const MAX_PAGE: u16 = 500;
+/// How often a watch stream says how far it has come, at least, in milliseconds.
+pub const WATCH_PROGRESS_MS: u64 = 500;
 /// Most viewer URLs of one node.
 pub const MAX_VIEWER_URLS: usize = 4;
 /// Longest viewer URL, in bytes.
@@ -644,7 +646,9 @@ pub enum WatchEvent {
         /// Where.
         location: Location,
     },
-    /// Everything of the last resync has been sent.
+    /// Everything up to this revision has been sent. Ends a resync, and comes at least every
+    /// [`WATCH_PROGRESS_MS`] as a sign of life: a watcher that knows from the leader of a higher
+    /// revision sees by it that this control node lags, and watches at another.
     Synced {
         /// The log index up to which the sender knew.
         revision: u64,

@@ -4,6 +4,7 @@
 //! incarnation is told the row first; a node that was removed for good stays out until it is added.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
@@ -78,7 +79,8 @@ async fn beat(shared: &Shared) -> Beat {
     for _ in 0..2 {
         let target = line.target(To::Leader);
         match timeout(BEAT_TIMEOUT, line.attempt(&target, ask.clone())).await {
-            Ok(Ok(Ok(Answer::Beat { .. }))) => {
+            Ok(Ok(Ok(Answer::Beat { revision, .. }))) => {
+                shared.leader_revision.store(revision, Ordering::Relaxed);
                 line.note_leader(target);
                 return Beat::Known;
             }

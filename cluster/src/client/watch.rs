@@ -7,11 +7,12 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 use wire::control::{Location, MAX_ANSWER_BYTES, NodeInfo, NodeState, WatchAsk, WatchEvent};
 use wire::{NodeId, Receiver, RoomId, Sender, StreamKind};
 
@@ -23,6 +24,11 @@ use crate::view::Watcher;
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 /// See [`FIRST_PAUSE`].
 const MAX_PAUSE: Duration = Duration::from_secs(1);
+/// A watch that says nothing for this long is dead: it says how far it has come twice a second.
+const SILENCE: Duration = Duration::from_secs(2);
+/// A watch that is behind what the leader had applied this long ago is at a control node that the
+/// leader does not reach.
+const MAX_LAG: Duration = Duration::from_secs(2);
 
 /// The nodes of the cluster.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -188,6 +194,19 @@ struct Session<'a> {
     /// The node table while a resync is under way.
     incoming: Option<NodeTable>,
     has_synced: bool,
+    /// What the leader had applied, and since when the watch has not.
+    behind: Option<(u64, Instant)>,
+}
+
+/// How a watch ended.
+#[derive(Debug, thiserror::Error)]
+enum Ended {
+    #[error(transparent)]
+    Link(#[from] wire::Error),
+    #[error("nothing was heard")]
+    Silent,
+    #[error("the control node lags behind the leader")]
+    Lagging,
 }
 
 impl<'a> Session<'a> {
@@ -196,11 +215,11 @@ impl<'a> Session<'a> {
         let watched: Vec<RoomId> = shared.rooms.rooms.lock().keys().cloned().collect();
         shared.rooms.touched.lock().extend(watched);
         shared.rooms.wake.notify_one();
-        Self { shared, subscribed: HashSet::new(), incoming: None, has_synced: false }
+        Self { shared, subscribed: HashSet::new(), incoming: None, has_synced: false, behind: None }
     }
 
-    async fn follow_local(&mut self, watcher: Watcher) -> wire::Error {
-        loop {
+    async fn follow_local(&mut self, watcher: Watcher) -> Ended {
+        while !self.is_lagging() {
             tokio::select! {
                 () = self.shared.rooms.wake.notified() => {
                     for ask in self.changes() {
@@ -221,32 +240,49 @@ impl<'a> Session<'a> {
                 }
             }
         }
+        Ended::Lagging
     }
 
-    async fn follow_remote(&mut self, target: &Target) -> wire::Error {
+    async fn follow_remote(&mut self, target: &Target) -> Ended {
         let opened = async {
             let peer = self.shared.line.links().get(&target.0, target.1).await?;
             peer.open_bi(StreamKind::Watch).await
         };
         let (mut sender, mut receiver): (Sender, Receiver) = match opened.await {
             Ok(stream) => stream,
-            Err(error) => return error,
+            Err(error) => return error.into(),
         };
-        loop {
+        while !self.is_lagging() {
             tokio::select! {
                 () = self.shared.rooms.wake.notified() => {
                     for ask in self.changes() {
                         if let Err(error) = sender.write_message(&ask).await {
-                            return error;
+                            return error.into();
                         }
                     }
                 }
-                event = receiver.read_message::<WatchEvent>(MAX_ANSWER_BYTES) => match event {
-                    Ok(Some(event)) => self.take(event),
-                    Ok(None) => return wire::Error::StreamClosed,
-                    Err(error) => return error,
+                event = receiver.read_answer::<WatchEvent>(MAX_ANSWER_BYTES, SILENCE) => {
+                    match event {
+                        Ok(event) => self.take(event),
+                        Err(wire::Error::TimedOut { .. }) => return Ended::Silent,
+                        Err(error) => return error.into(),
+                    }
                 }
             }
+        }
+        Ended::Lagging
+    }
+
+    /// Whether the control node has long been behind what the leader said it had applied.
+    fn is_lagging(&self) -> bool {
+        self.behind.is_some_and(|(_, since)| since.elapsed() > MAX_LAG)
+    }
+
+    /// The watch has come as far as `revision`.
+    fn progressed(&mut self, revision: u64) {
+        if self.behind.is_none_or(|(wanted, _)| wanted <= revision) {
+            let leader = self.shared.leader_revision.load(Ordering::Relaxed);
+            self.behind = (leader > revision).then(|| (leader, Instant::now()));
         }
     }
 
@@ -281,6 +317,7 @@ impl<'a> Session<'a> {
             WatchEvent::Room { room, location } => self.shared.rooms.note(&room, location),
             WatchEvent::Synced { revision } => {
                 self.has_synced = true;
+                self.progressed(revision);
                 if let Some(table) = self.incoming.take() {
                     self.shared.nodes.send_if_modified(|known| {
                         let is_news = table.revision >= known.revision;

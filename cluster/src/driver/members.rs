@@ -18,6 +18,7 @@ use super::pending::Waiting;
 use super::{Driver, Errand, Leadership, Now, Outputs, Token};
 use crate::command::Command;
 use crate::leases::Leases;
+use crate::planted::{Bug, is_planted};
 use crate::raft::{ConfChangeType, Node, change_step};
 use crate::scheduler::Subject;
 use crate::state::{Member, State};
@@ -105,7 +106,7 @@ impl<D: Disk> Driver<D> {
         let is_ready = |raft_id: u64| {
             self.node
                 .progress(raft_id)
-                .filter(|(matched, heard)| *heard && *matched > 0)
+                .filter(|(matched, heard)| *heard && *matched > 0 || is_planted(Bug::PromoteEmpty))
                 .is_some_and(|(matched, _)| matched + CAUGHT_UP_WITHIN >= last)
         };
         let promoted: Vec<u64> = conf
@@ -151,6 +152,8 @@ impl<D: Disk> Driver<D> {
         match disk {
             DiskContent::Empty { disk } if member.disk.is_none() => {
                 self.propose_scheduled(now, Subject::Members, Command::Bind { raft_id, disk });
+                // The next errand need not wait.
+                self.members.next_errand.remove(&raft_id);
             }
             DiskContent::Empty { .. } => {}
             DiskContent::Member { cluster, raft_id: other } => {
@@ -160,8 +163,6 @@ impl<D: Disk> Driver<D> {
                 );
             }
         }
-        self.members.next_errand.remove(&raft_id);
-        self.advance_members(now, out);
     }
 
     pub(super) fn adopted(&mut self, now: Now, raft_id: u64, taken: bool, out: &mut Outputs) {
@@ -172,7 +173,8 @@ impl<D: Disk> Driver<D> {
         } else {
             // The disk was wiped after it was bound. The raft id is lost with it; the node gets
             // another one.
-            let command = Command::Admit { node: member.node.clone(), addr: member.addr };
+            let (node, addr) = (member.node.clone(), member.addr);
+            let command = Command::Admit { node, addr, lost: Some(raft_id) };
             self.propose_scheduled(now, Subject::Members, command);
         }
     }
@@ -204,7 +206,7 @@ impl<D: Disk> Driver<D> {
             out.errands.push(Errand::Probe { raft_id, node, addr });
             return Ok(());
         }
-        self.propose(now, Command::Admit { node, addr }, Waiting::Asker(token))
+        self.propose(now, Command::Admit { node, addr, lost: None }, Waiting::Asker(token))
     }
 
     /// The disk of a member that someone wants to add again has been looked at.
@@ -221,7 +223,8 @@ impl<D: Disk> Driver<D> {
                     continue;
                 }
                 Some(Member { node, addr, .. }) => {
-                    let command = Command::Admit { node: node.clone(), addr: *addr };
+                    let (node, addr) = (node.clone(), *addr);
+                    let command = Command::Admit { node, addr, lost: Some(raft_id) };
                     self.propose(now, command, Waiting::Asker(token))
                 }
                 None => Err(Refusal::Conflict("the member is being removed".to_owned())),

@@ -6,6 +6,7 @@
 use raft::eraftpb::{ConfChange, ConfChangeV2, Entry, EntryType, Message};
 use raft::{Error as RaftError, RawNode};
 
+use crate::planted::{Bug, is_planted};
 use crate::state::{Conf, StateError};
 use crate::storage::{Batch, Disk, Log, StorageError};
 
@@ -83,6 +84,11 @@ pub(crate) fn on_ready<D: Disk>(
 
     batch.entries = ready.take_entries();
     batch.hard_state = ready.hs().cloned();
+    if let Some(hard_state) = &mut batch.hard_state
+        && is_planted(Bug::ForgetVote)
+    {
+        hard_state.vote = 0;
+    }
     if batch.sync || batch.hard_state.is_some() {
         raw.mut_store().write(batch)?;
     }
@@ -116,6 +122,9 @@ fn apply<D: Disk>(
             EntryType::EntryConfChange => {
                 let change: ConfChange = parse(&entry)?;
                 machine.configure(entry.index, Conf::from(&raw.apply_conf_change(&change)?));
+            }
+            EntryType::EntryConfChangeV2 if entry.data.is_empty() && is_planted(Bug::StayJoint) => {
+                machine.apply(entry.index, &[], &[])?;
             }
             EntryType::EntryConfChangeV2 => {
                 let change: ConfChangeV2 = parse(&entry)?;

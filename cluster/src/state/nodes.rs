@@ -10,6 +10,8 @@ use wire::control::{
     Answer, MAX_VIEWER_URL_BYTES, MAX_VIEWER_URLS, NodeInfo, NodeSpec, NodeState, Refusal,
 };
 
+use crate::planted::{Bug, is_planted};
+
 use super::{Changes, MAX_MEMBERS, MAX_NODES, MAX_REMOVED, Member, State};
 
 impl State {
@@ -62,7 +64,7 @@ impl State {
             self.nodes.insert(id.clone(), row);
             changes.nodes.insert(id.clone());
         }
-        if restarted {
+        if restarted && !is_planted(Bug::KeepEpochs) {
             self.renew(&id, changes);
         } else if moved {
             changes.rooms.extend(self.rooms_of(&id).cloned());
@@ -131,12 +133,18 @@ impl State {
         Ok(Answer::Done)
     }
 
-    pub(super) fn admit(&mut self, node: NodeId, addr: SocketAddr) -> Result<Answer, Refusal> {
-        let pending = |member: &Member| member.node == node && member.disk.is_none();
-        if let Some((raft_id, member)) =
-            self.members.iter_mut().find(|(_, member)| member.wanted && pending(member))
-        {
-            // Asked again before anyone took the id: the same id, at the address given last.
+    pub(super) fn admit(
+        &mut self,
+        node: NodeId,
+        addr: SocketAddr,
+        lost: Option<u64>,
+    ) -> Result<Answer, Refusal> {
+        let is_same = |(id, member): &(&u64, &mut Member)| {
+            member.wanted && member.node == node && lost != Some(**id)
+        };
+        if let Some((raft_id, member)) = self.members.iter_mut().find(is_same) {
+            // It has a raft id, and its disk may have taken it already: a second one would find no
+            // disk to take it. The address given last is the right one.
             member.addr = addr;
             return Ok(Answer::Member { raft_id: *raft_id });
         }

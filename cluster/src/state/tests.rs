@@ -88,7 +88,7 @@ fn numbers_only_go_up_across_removal_even_when_the_clock_goes_back() {
     assert_eq!(second.msn_base, used);
     assert!(second.epoch > first.epoch && second.generation > first.generation);
     machine.run(Command::Remove { room: room(0) }).unwrap();
-    assert_eq!(machine.place(0, "o1", None).msn_base, used + 1, "last base + 1");
+    assert_eq!(machine.place(0, "o1", None).msn_base, used + MSN_SPARE);
     machine.at_s = 2000;
     assert_eq!(machine.place(1, "o1", None).msn_base, 8000, "by the clock when it has moved on");
 }
@@ -189,7 +189,8 @@ fn a_removed_node_cannot_come_back_unless_it_is_added() {
     machine.run(remove).unwrap();
     let register = Command::Register { spec: spec("o2", 5) };
     assert_eq!(machine.run(register.clone()), Err(Refusal::Removed(id("o2"))));
-    machine.run(Command::Admit { node: id("o2"), addr: "127.0.0.1:1".parse().unwrap() }).unwrap();
+    let addr = "127.0.0.1:1".parse().unwrap();
+    machine.run(Command::Admit { node: id("o2"), addr, lost: None }).unwrap();
     machine.run(register).unwrap();
     let last = Command::RemoveNode { node: id("o9") };
     assert_eq!(machine.run(last), Err(Refusal::UnknownNode(id("o9"))));
@@ -199,17 +200,17 @@ fn a_removed_node_cannot_come_back_unless_it_is_added() {
 fn raft_ids_are_given_once_and_bound_to_one_disk() {
     let mut machine = Machine::new();
     let addr = "127.0.0.1:1".parse().unwrap();
-    let admit = Command::Admit { node: id("o2"), addr };
-    assert_eq!(machine.run(admit.clone()), Ok(Answer::Member { raft_id: 2 }));
-    assert_eq!(machine.run(admit.clone()), Ok(Answer::Member { raft_id: 2 }), "not yet taken");
+    let admit = |lost| Command::Admit { node: id("o2"), addr, lost };
+    assert_eq!(machine.run(admit(None)), Ok(Answer::Member { raft_id: 2 }));
     machine.run(Command::Bind { raft_id: 2, disk: 11 }).unwrap();
+    assert_eq!(machine.run(admit(None)), Ok(Answer::Member { raft_id: 2 }), "it has one");
     machine.run(Command::Bind { raft_id: 2, disk: 11 }).unwrap();
     assert!(machine.run(Command::Bind { raft_id: 2, disk: 12 }).is_err());
     let voters = BTreeSet::from([1, 2]);
     let index = machine.state.revision() + 1;
     machine.state.configure(index, Conf { voters: voters.clone(), ..Conf::default() });
     // The disk was wiped: the node comes back under a new id, the old one is on its way out.
-    assert_eq!(machine.run(admit), Ok(Answer::Member { raft_id: 3 }));
+    assert_eq!(machine.run(admit(Some(2))), Ok(Answer::Member { raft_id: 3 }));
     assert!(!machine.state.members()[&2].wanted && machine.state.members()[&3].wanted);
     machine.state.configure(
         machine.state.revision() + 1,
