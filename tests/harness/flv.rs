@@ -66,6 +66,14 @@ impl Viewer {
         })
     }
 
+    /// Asks until the room is live.
+    ///
+    /// # Errors
+    /// When it is not in time.
+    pub async fn when_live(to: SocketAddr, path: &str) -> Result<Self> {
+        crate::eventually("the room is live", async || Self::connect(to, path).await.ok()).await
+    }
+
     /// What has been seen so far.
     #[must_use]
     pub fn seen(&self) -> &Seen {

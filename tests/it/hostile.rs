@@ -38,7 +38,7 @@ fn noise(seed: u64, len: usize) -> Vec<u8> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn noise_on_every_port_disturbs_nobody() -> Result<()> {
     let (_data, node, ready) = start().await?;
-    let mut viewer = flv::Viewer::connect(ready.http[0], "/live/demo.flv").await?;
+    let mut viewer = flv::Viewer::when_live(ready.http[0], "/live/demo.flv").await?;
     viewer.watch(|seen| seen.video > 10).await?;
     for seed in 0..40 {
         for to in [ready.rtmp, ready.http[0], ready.admin] {
@@ -66,7 +66,7 @@ async fn noise_on_every_port_disturbs_nobody() -> Result<()> {
 async fn ten_thousand_names_that_do_not_exist_cost_little() -> Result<()> {
     let (_data, node, ready) = start().await?;
     let pid = node.pid().context("it runs")?;
-    let mut viewer = flv::Viewer::connect(ready.http[0], "/live/demo.flv").await?;
+    let mut viewer = flv::Viewer::when_live(ready.http[0], "/live/demo.flv").await?;
     viewer.watch(|seen| seen.video > 10).await?;
     let before = resident(pid)?;
     let revision = cluster_revision(&ready).await?;
@@ -118,7 +118,7 @@ async fn read_answer(socket: &mut TcpStream) -> Result<String> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_reader_that_never_reads_is_let_go_and_others_go_on() -> Result<()> {
     let (_data, node, ready) = start().await?;
-    let mut viewer = flv::Viewer::connect(ready.http[0], "/live/demo.flv").await?;
+    let mut viewer = flv::Viewer::when_live(ready.http[0], "/live/demo.flv").await?;
     viewer.watch(|seen| seen.video > 10).await?;
     let mut sleeper = TcpStream::connect(ready.http[0]).await?;
     sleeper.write_all(b"GET /live/demo.flv HTTP/1.1\r\nHost: x\r\n\r\n").await?;

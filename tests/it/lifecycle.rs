@@ -128,7 +128,7 @@ async fn an_unknown_room_is_404_and_seen_as_soon_as_it_begins() -> Result<()> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn sigterm_finishes_what_is_in_flight_and_exits_zero() -> Result<()> {
     let (_data, node, ready) = start(&["--demo"]).await?;
-    let mut flv = flv::Viewer::connect(ready.http[0], "/live/demo.flv").await?;
+    let mut flv = flv::Viewer::when_live(ready.http[0], "/live/demo.flv").await?;
     flv.watch(|seen| seen.video > 30).await?;
     ensure!(node.terminate().await? == Some(0));
     let seen = flv.watch(|_| false).await?;

@@ -70,6 +70,8 @@ struct Dialling {
 /// What must end with the endpoint.
 #[derive(Default)]
 struct Tasks {
+    /// Whether the accept loop was started.
+    serving: bool,
     /// The accept loop, and one driver for each dialled connection.
     connections: JoinSet<()>,
     /// Watching files: aborted first, as it never ends by itself.
@@ -153,14 +155,14 @@ impl Endpoint {
     }
 
     /// Begins to accept connections, and gives the streams of all of them, dialled ones included,
-    /// to `services`. Once, and before the first dial; until then streams of peers are refused.
+    /// to `services`. Once; until then streams of peers are refused.
     ///
     /// # Errors
     /// [`Error::KindTaken`] if two services want the same kind, or on a second call.
     pub fn serve(&self, services: Vec<Arc<dyn Service>>) -> Result<(), Error> {
         let services = Services::new(services)?;
         let mut tasks = self.inner.tasks();
-        if !tasks.connections.is_empty() {
+        if std::mem::replace(&mut tasks.serving, true) {
             return Err(Error::KindTaken { kind: StreamKind::Hello });
         }
         *write(&self.inner.shared.services) = Arc::new(services);
