@@ -16,7 +16,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, anyhow, bail};
 use cluster::{Client, ClientConfig, Control, ControlConfig};
 use edge::{Edge, upstream::Upstreams};
 use media::{feed, manifest::RENDER_VERSION};
@@ -38,6 +38,8 @@ use crate::{
     version::Versions,
 };
 
+/// How often it is looked whether the listeners still accept.
+const LISTENER_CHECK_EVERY: Duration = Duration::from_secs(1);
 /// What stopping may take on top of the grace time: ending what did not finish.
 pub const STOP_MARGIN: Duration = Duration::from_secs(5);
 
@@ -196,12 +198,30 @@ impl Node {
 
     /// Resolves when a role has died by itself, with the reason; pending as long as all is well.
     pub async fn failed(&self) -> anyhow::Error {
-        match &self.control {
-            Some(control) => {
-                let why = control.failed().await;
-                anyhow::anyhow!("the control role of {} has failed: {why}", self.id)
+        let control = async {
+            match &self.control {
+                Some(control) => control.failed().await,
+                None => std::future::pending().await,
             }
-            None => std::future::pending().await,
+        };
+        tokio::select! {
+            why = control => anyhow!("the control role of {} has failed: {why}", self.id),
+            listener = self.deaf() => anyhow!(
+                "the {listener} listener of {} has died; the log says why", self.id
+            ),
+        }
+    }
+
+    /// Resolves when a listener no longer accepts.
+    async fn deaf(&self) -> &'static str {
+        loop {
+            tokio::time::sleep(LISTENER_CHECK_EVERY).await;
+            if self.origin.as_ref().is_some_and(|origin| !origin.is_listening()) {
+                return "RTMP";
+            }
+            if self.edge.as_ref().is_some_and(|(edge, _)| !edge.is_listening()) {
+                return "HTTP";
+            }
         }
     }
 

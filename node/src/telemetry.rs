@@ -50,7 +50,9 @@ impl Logs {
             lines.json().flatten_event(true).with_current_span(true).with_span_list(false).boxed()
         };
         // A second node of the same process (tests) keeps the first one's subscriber.
-        let _ = registry::Registry::default().with(filter).with(lines).try_init();
+        if registry::Registry::default().with(filter).with(lines).try_init().is_ok() {
+            std::panic::set_hook(Box::new(log_panic));
+        }
         Ok(Self { filter: handle })
     }
 
@@ -61,6 +63,13 @@ impl Logs {
             tracing::warn!(%filter, %error, "log filter not changed");
         }
     }
+}
+
+/// A panic is a bug of ours: it goes where the other lines go, in their form.
+fn log_panic(panic: &std::panic::PanicHookInfo<'_>) {
+    let at = panic.location().map(ToString::to_string).unwrap_or_default();
+    let what = panic.payload_as_str().unwrap_or("no text");
+    tracing::error!(at, what, "panic");
 }
 
 /// All registries of the process.

@@ -158,6 +158,12 @@ impl Origin {
         Rooms { registry: Arc::clone(&self.rooms) }
     }
 
+    /// Whether the RTMP listener still accepts: it ends before [`Self::shutdown`] only by a bug.
+    #[must_use]
+    pub fn is_listening(&self) -> bool {
+        !self.listener.is_finished()
+    }
+
     /// Stops accepting, ends every push and gives the rooms back. Edges keep what they have.
     pub async fn shutdown(self) {
         self.stop_listening.cancel();
