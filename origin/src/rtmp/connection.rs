@@ -210,7 +210,15 @@ impl<P: Publishes> Actor<P> {
             }
         };
         let Some(live) = &mut self.live else { return Ok(None) };
-        match live.publication.send(message, ROOM_TIME).await {
+        let sent = tokio::select! {
+            biased;
+            sent = live.publication.send(message, ROOM_TIME) => sent,
+            () = self.connection.shutdown.cancelled() => {
+                let done = self.last_word(Refusal::shutting_down(), End::ShuttingDown).await;
+                return done.map(Some);
+            }
+        };
+        match sent {
             Ok(()) => Ok(None),
             Err(Undelivered::Kicked(refusal)) => {
                 self.last_word(refusal, End::Kicked).await.map(Some)

@@ -409,3 +409,24 @@ async fn shutdown_tells_encoders_and_ends() {
     assert!(TcpStream::connect(server.address).await.is_err(), "the port is closed");
     assert_eq!(server.refused.with_label_values(&["origin", "shutting_down"]).get(), 0);
 }
+
+#[tokio::test]
+async fn shutdown_does_not_wait_for_a_slow_room() {
+    let mut server = Server::start().await;
+    let mut pusher = Pusher::publish(server.address, "live", "x").await;
+    let (_, mut intake) = server.opened().await;
+    let push = tokio::spawn(async move {
+        // More than the queue and the sockets hold, so it ends with the connection.
+        for timestamp_ms in 0.. {
+            if !pusher.try_video(timestamp_ms, Bytes::from(vec![0; 1 << 20])).await {
+                break;
+            }
+        }
+    });
+    let full = origin::rtmp::publication::QUEUE_BYTES as u64;
+    server.eventually("full", |server| server.metrics.received_bytes.get() > full).await;
+    server.shutdown.cancel();
+    timeout(PATIENCE, server.running).await.expect("run() returns").unwrap();
+    push.await.unwrap();
+    assert_eq!(Received::all_of(&mut intake).await.end, Some(End::ShuttingDown));
+}

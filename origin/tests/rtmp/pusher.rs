@@ -67,9 +67,18 @@ impl Pusher {
     }
 
     pub(crate) async fn video(&mut self, timestamp_ms: u32, payload: Bytes) {
+        assert!(self.try_video(timestamp_ms, payload).await, "the connection is gone");
+    }
+
+    /// Sends a video message; `false` if the connection is gone.
+    pub(crate) async fn try_video(&mut self, timestamp_ms: u32, payload: Bytes) -> bool {
         let time = RtmpTimestamp::new(timestamp_ms);
-        let result = self.session.publish_video_data(payload, time, false).unwrap();
-        self.send(result).await;
+        match self.session.publish_video_data(payload, time, false).unwrap() {
+            ClientSessionResult::OutboundResponse(packet) => {
+                self.stream.write_all(&packet.bytes).await.is_ok()
+            }
+            other => panic!("expected bytes to send, got {other:?}"),
+        }
     }
 
     /// Ends the publish, not the connection.
