@@ -1,10 +1,12 @@
 //! Black-box tests: one promise a test, real processes, real sockets.
 
 mod documents;
+mod homes;
 mod hostile;
 mod lifecycle;
 mod light;
 mod metrics;
+mod places;
 mod players;
 mod repo;
 mod separate;

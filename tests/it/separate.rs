@@ -1,96 +1,18 @@
 //! Separate processes with certificates of their own: one control and origin, two edges.
 
-use std::net::{Ipv4Addr, SocketAddr};
-use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use tests::process::Tidewater;
 use tests::publisher::Publisher;
-use tests::{addr, eventually, flv, hls, http};
+use tests::{eventually, flv, hls, http};
 
-/// A node's place: its id, its addresses, its configuration file.
-struct Place {
-    id: &'static str,
-    ip: Ipv4Addr,
-    config: PathBuf,
-}
-
-impl Place {
-    fn new(dir: &Path, id: &'static str) -> Self {
-        Self { id, ip: addr::fresh(), config: dir.join(format!("{id}.toml")) }
-    }
-
-    fn at(&self, port: u16) -> SocketAddr {
-        (self.ip, port).into()
-    }
-
-    async fn start(&self) -> Result<Tidewater> {
-        Tidewater::run(&self.config, self.at(8081)).await
-    }
-
-    fn write(&self, roles: &str, control: &Place) -> Result<()> {
-        let (id, ip) = (self.id, self.ip);
-        let (control_id, control_ip) = (control.id, control.ip);
-        let text = format!(
-            r#"
-[node]
-id = "{id}"
-region = "eu"
-data = "data/{id}"
-roles = [{roles}]
-
-[cluster]
-listen = "{ip}:7400"
-advertise = "{ip}:7400"
-control = ["{control_id}@{control_ip}:7400"]
-ca = "certs/ca.pem"
-cert = "certs/{id}.pem"
-key = "certs/{id}.key"
-
-[rtmp]
-listen = "{ip}:1935"
-
-[http]
-listen = "{ip}:8080"
-
-[admin]
-listen = "{ip}:8081"
-
-[auth]
-publish = "open"
-allow_guests = true
-"#
-        );
-        Ok(std::fs::write(&self.config, text)?)
-    }
-}
-
-/// Writes certificates and configurations for one origin and two edges.
-async fn places(dir: &Path) -> Result<[Place; 3]> {
-    let certs = dir.join("certs");
-    let certs = certs.to_str().unwrap_or_default();
-    let done = Tidewater::command(&["certs", "init", "--dir", certs]).await?;
-    ensure!(done.0 == Some(0), "{done:?}");
-    let places = ["o1", "e1", "e2"].map(|id| Place::new(dir, id));
-    for place in &places {
-        let ip = place.ip.to_string();
-        let args = ["certs", "node", "--dir", certs, place.id, "--host", &ip];
-        let done = Tidewater::command(&args).await?;
-        ensure!(done.0 == Some(0), "{done:?}");
-        let roles = if place.id == "o1" { r#""control", "origin""# } else { r#""edge""# };
-        place.write(roles, &places[0])?;
-        let path = place.config.to_str().unwrap_or_default();
-        let checked = Tidewater::command(&["check-config", path]).await?;
-        ensure!(checked.0 == Some(0), "{checked:?}");
-    }
-    Ok(places)
-}
+use crate::places::lay_out;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn three_processes_serve_and_the_origin_may_be_killed_in_the_middle() -> Result<()> {
     let dir = tempfile::tempdir()?;
-    let [o1, e1, e2] = places(dir.path()).await?;
+    let [o1, e1, e2] = lay_out(dir.path(), ["o1", "e1", "e2"]).await?;
     let origin = o1.start().await?;
     let (edge1, edge2) = (e1.start().await?, e2.start().await?);
     let edges = [e1.at(8080), e2.at(8080)];
@@ -136,7 +58,7 @@ async fn three_processes_serve_and_the_origin_may_be_killed_in_the_middle() -> R
 async fn without_a_key_nobody_publishes_and_with_one_from_the_command_line_one_does() -> Result<()>
 {
     let dir = tempfile::tempdir()?;
-    let [o1, ..] = places(dir.path()).await?;
+    let [o1] = lay_out(dir.path(), ["o1"]).await?;
     let text =
         std::fs::read_to_string(&o1.config)?.replace(r#"publish = "open""#, r#"publish = "key""#);
     std::fs::write(&o1.config, text)?;
