@@ -11,7 +11,7 @@ use std::{
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use wire::{
-    Error, Limits, Peer, Service, Stream, StreamKind,
+    Endpoint, Error, Limits, Metrics, Peer, Service, Stream, StreamKind,
     error::{CloseCode, ResetCode},
     service::Serving,
 };
@@ -87,6 +87,23 @@ async fn streams_are_served_on_both_ends_of_one_connection() {
     }
     seen.sort_by_key(|frame| frame.len());
     assert_eq!(seen.last().unwrap().len(), "19 of it".len());
+}
+
+#[tokio::test]
+async fn serving_may_begin_after_the_first_dial_and_once() {
+    let cluster = Cluster::new();
+    let a = cluster.node("o1");
+    let loopback = "127.0.0.1:0".parse().unwrap();
+    let (identity, metrics) = (cluster.identity("e1"), Metrics::new());
+    let late =
+        Endpoint::bind(loopback, &identity, hello("e1"), Limits::default(), &metrics).unwrap();
+    let peer = within(late.connect(&a.id, a.address)).await.unwrap();
+    within(echo(&peer, "not serving yet")).await.unwrap();
+    late.serve(vec![Echo::new()]).unwrap();
+    let back = within(a.endpoint.connect(&late.node(), late.local_addr().unwrap())).await.unwrap();
+    within(echo(&back, "serving")).await.unwrap();
+    let again = late.serve(vec![]).unwrap_err();
+    assert_eq!(again, Error::KindTaken { kind: StreamKind::Hello });
 }
 
 #[tokio::test]
