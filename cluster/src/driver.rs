@@ -32,11 +32,22 @@ use crate::storage::{Batch, Disk, Identity, Log, StorageError};
 use members::Members;
 use pending::{Parked, Proposals, Reads, Waiting};
 
-/// Entry bytes after the last snapshot that make the next one due, unless the state is larger:
-/// then as many as the state has, so that snapshots cost at most as much as the log.
-const SNAPSHOT_AFTER_BYTES: u64 = 2 * 1024 * 1024;
-/// Entries kept before a snapshot, for followers that lag a little.
-const KEPT_ENTRIES: u64 = 2048;
+/// When the log is compacted.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Compaction {
+    /// Entry bytes after the last snapshot that make the next one due, unless the state is larger:
+    /// then as many as the state has, so that snapshots cost at most as much as the log.
+    pub(crate) after_bytes: u64,
+    /// Entries kept before a snapshot, for followers that lag a little.
+    pub(crate) kept_entries: u64,
+}
+
+impl Default for Compaction {
+    fn default() -> Self {
+        Self { after_bytes: 2 * 1024 * 1024, kept_entries: 2048 }
+    }
+}
+
 /// A driver that was not stepped for this long was asleep, and knows nothing of who else was.
 const ASLEEP_AFTER: Duration = Duration::from_millis(500);
 /// How often the scheduler looks around.
@@ -194,6 +205,7 @@ pub(crate) struct Driver<D: Disk> {
     next_schedule: Duration,
     /// The leader's clock: what the state had seen when it took over, and when that was.
     clock: (u64, Duration),
+    compaction: Compaction,
     snapshot_bytes: u64,
     figures: Figures,
 }
@@ -284,6 +296,7 @@ impl<D: Disk> Driver<D> {
             next_tick: Duration::ZERO,
             next_schedule: Duration::ZERO,
             clock: (0, Duration::ZERO),
+            compaction: Compaction::default(),
             snapshot_bytes,
             figures: Figures::default(),
         })
@@ -336,6 +349,12 @@ impl<D: Disk> Driver<D> {
     /// The replicated state, as far as this member has applied it.
     pub(crate) const fn state(&self) -> &State {
         &self.replica.state
+    }
+
+    /// Compacts the log at other times than usual.
+    #[cfg(feature = "sim")]
+    pub(crate) fn set_compaction(&mut self, compaction: Compaction) {
+        self.compaction = compaction;
     }
 
     /// This member's raft id.
@@ -556,13 +575,13 @@ impl<D: Disk> Driver<D> {
     fn compact(&mut self) -> Result<(), Fault> {
         let applied = self.replica.state.revision();
         let log = self.node.log();
-        let is_due = log.tail_bytes() >= SNAPSHOT_AFTER_BYTES.max(self.snapshot_bytes);
+        let is_due = log.tail_bytes() >= self.compaction.after_bytes.max(self.snapshot_bytes);
         if !(is_due || log.wants_snapshot()) || applied <= log.snapshot_index() {
             return Ok(());
         }
         let data = self.replica.state.encode()?;
         self.snapshot_bytes = data.len() as u64;
-        self.node.compact(applied, data, KEPT_ENTRIES)?;
+        self.node.compact(applied, data, self.compaction.kept_entries)?;
         self.figures.snapshots += 1;
         Ok(())
     }

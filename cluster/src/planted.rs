@@ -20,8 +20,8 @@ pub enum Bug {
     StaleRead,
     /// An entry without data is passed over even where it changes the configuration.
     StayJoint,
-    /// A learner is promoted before it has the log.
-    PromoteEmpty,
+    /// A member is sent a snapshot whose configuration does not name it, which it ignores.
+    OldSnapshot,
     /// Watchers are not told that a snapshot took the place of changes.
     NoResync,
     /// A restarted home keeps the epochs of its former life.
@@ -38,7 +38,7 @@ impl Bug {
         Bug::IgnoreEpoch,
         Bug::StaleRead,
         Bug::StayJoint,
-        Bug::PromoteEmpty,
+        Bug::OldSnapshot,
         Bug::NoResync,
         Bug::KeepEpochs,
     ];

@@ -19,6 +19,7 @@ use raft::eraftpb::{ConfState, Entry, HardState, Snapshot};
 use raft::{GetEntriesContext, RaftState, StorageError as RaftStorageError};
 use wire::ClusterId;
 
+use crate::planted::{Bug, is_planted};
 use crate::state::Conf;
 
 /// Whose log a disk holds.
@@ -289,7 +290,8 @@ impl<D: Disk> raft::Storage for Log<D> {
         let conf = Conf::from(snapshot.get_metadata().get_conf_state());
         // A member ignores a snapshot whose configuration does not name it: one that was taken
         // before it joined would be sent for ever.
-        if self.snapshot_index() < request_index.max(1) || !conf.contains(to) {
+        let names_it = conf.contains(to) || is_planted(Bug::OldSnapshot);
+        if self.snapshot_index() < request_index.max(1) || !names_it {
             self.wants_snapshot.set(true);
             return Err(RaftStorageError::SnapshotTemporarilyUnavailable.into());
         }

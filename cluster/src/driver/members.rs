@@ -18,7 +18,6 @@ use super::pending::Waiting;
 use super::{Driver, Errand, Leadership, Now, Outputs, Token};
 use crate::command::Command;
 use crate::leases::Leases;
-use crate::planted::{Bug, is_planted};
 use crate::raft::{ConfChangeType, Node, change_step};
 use crate::scheduler::Subject;
 use crate::state::{Member, State};
@@ -106,7 +105,7 @@ impl<D: Disk> Driver<D> {
         let is_ready = |raft_id: u64| {
             self.node
                 .progress(raft_id)
-                .filter(|(matched, heard)| *heard && *matched > 0 || is_planted(Bug::PromoteEmpty))
+                .filter(|(matched, heard)| *heard && *matched > 0)
                 .is_some_and(|(matched, _)| matched + CAUGHT_UP_WITHIN >= last)
         };
         let promoted: Vec<u64> = conf

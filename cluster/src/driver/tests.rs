@@ -165,7 +165,7 @@ fn snapshots_bound_the_log_and_carry_the_state() {
     }
     let figures = alone.driver.figures();
     assert!(figures.snapshots >= 1, "{figures:?}");
-    assert!(figures.entries < 2 * KEPT_ENTRIES + 500, "{figures:?}");
+    assert!(figures.entries < 2 * Compaction::default().kept_entries + 500, "{figures:?}");
     let before = alone.driver.state().clone();
     alone.restart();
     let after = alone.driver.state();

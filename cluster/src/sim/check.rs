@@ -23,6 +23,7 @@ pub(super) struct Checker {
     /// The highest epoch for which a removal of the room was asked.
     released: BTreeMap<RoomId, Epoch>,
     keys: BTreeSet<KeyId>,
+    next_key: u64,
     contents: BTreeMap<(RoomId, Epoch, u64), u64>,
 }
 
@@ -173,6 +174,17 @@ impl Checker {
             }
         }
         Ok(())
+    }
+
+    /// A key that is new.
+    pub(super) fn fresh_key(&mut self) -> u64 {
+        self.next_key += 1;
+        self.next_key
+    }
+
+    /// One of the keys acknowledged last.
+    pub(super) fn recent_key(&self, back: usize) -> Option<u64> {
+        self.keys.iter().rev().nth(back).map(|id| id.0)
     }
 
     pub(super) fn leaders(&self) -> u64 {

@@ -12,7 +12,7 @@ use wire::control::{Answer, Ask, Disk as DiskContent, Refusal};
 
 use super::disk::{CRASH, SimDisk};
 use super::net::Index;
-use crate::driver::{Driver, Input, Now, Outputs, Token};
+use crate::driver::{Compaction, Driver, Input, Now, Outputs, Token};
 use crate::raft::ready::Fault;
 use crate::state::Conf;
 use crate::storage::{Identity, StorageError};
@@ -20,6 +20,8 @@ use crate::view::{View, Watcher};
 
 /// Why a node whose disk failed while it took a raft id gives no answer: its process is gone.
 pub(super) const DISK: &str = "the disk";
+/// Often, and with few entries kept, so that whoever lags needs a snapshot.
+const COMPACTION: Compaction = Compaction { after_bytes: 1024, kept_entries: 6 };
 /// Most inputs taken in one step.
 const MAX_BATCH: usize = 64;
 
@@ -87,7 +89,9 @@ impl ControlNode {
         self.revision = 0;
         self.driver = None;
         if !self.disk.is_empty() {
-            self.driver = Some(Driver::start(self.id.clone(), self.disk.clone(), seed)?);
+            let mut driver = Driver::start(self.id.clone(), self.disk.clone(), seed)?;
+            driver.set_compaction(COMPACTION);
+            self.driver = Some(driver);
         }
         Ok(())
     }

@@ -25,6 +25,7 @@ struct Inner {
     volatile: Vec<Batch>,
     is_full: bool,
     crash_at: Option<CrashAt>,
+    dies_soon: bool,
     writes: u64,
 }
 
@@ -35,6 +36,8 @@ pub(super) enum CrashAt {
     Before,
     /// When it is, but before anyone is told.
     After,
+    /// A moment later, when others have been told.
+    Soon,
 }
 
 impl SimDisk {
@@ -56,8 +59,14 @@ impl SimDisk {
         self.inner().is_full = is_full;
     }
 
-    pub(super) fn crash_at(&self, at: CrashAt) {
-        self.inner().crash_at = Some(at);
+    /// Makes the process die within its next durable write, or no more.
+    pub(super) fn crash_at(&self, at: Option<CrashAt>) {
+        self.inner().crash_at = at;
+    }
+
+    /// Whether the process is to die a moment after what it has just written. Asked once.
+    pub(super) fn dies_soon(&self) -> bool {
+        std::mem::take(&mut self.inner().dies_soon)
     }
 
     /// Durable writes so far.
@@ -107,7 +116,11 @@ impl Disk for SimDisk {
             }
         }
         match crash_at {
-            Some(_) => Err(StorageError::Stopped(CRASH)),
+            Some(CrashAt::Before | CrashAt::After) => Err(StorageError::Stopped(CRASH)),
+            Some(CrashAt::Soon) => {
+                inner.dies_soon = true;
+                Ok(())
+            }
             None => Ok(()),
         }
     }

@@ -30,6 +30,8 @@ pub(super) enum Fault {
     CrashLeader,
     /// A control process dies within its next write.
     CrashInWrite,
+    /// The leader's process dies, in bad weather, and others within the writes of the election.
+    Storm,
     /// A control process stands still.
     Pause,
     /// The leader's process stands still.
@@ -48,7 +50,7 @@ pub(super) enum Fault {
     CutAgent,
 }
 
-const ALL: [Fault; 17] = [
+const ALL: [Fault; 18] = [
     Fault::Split,
     Fault::OneWay,
     Fault::Flap,
@@ -58,6 +60,7 @@ const ALL: [Fault; 17] = [
     Fault::Crash,
     Fault::CrashLeader,
     Fault::CrashInWrite,
+    Fault::Storm,
     Fault::Pause,
     Fault::PauseLeader,
     Fault::SlowDisk,

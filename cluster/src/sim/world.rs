@@ -95,6 +95,8 @@ enum Event {
     Fault(Fault),
     /// A control process starts again.
     Restart(Index, u64),
+    /// A control process dies.
+    Crash(Index, u64),
     /// Everything is made whole.
     Heal,
 }
@@ -246,6 +248,12 @@ impl World {
             Event::Fault(fault) => self.strike(fault),
             Event::Restart(i, life) if self.controls[i].life == life => self.start_control(i),
             Event::Restart(..) => Ok(()),
+            Event::Crash(i, life) => {
+                if self.controls[i].life == life {
+                    self.crash_control(i);
+                }
+                Ok(())
+            }
             Event::Heal => self.heal(),
         }
     }
@@ -285,6 +293,11 @@ impl World {
     }
 
     fn stepped(&mut self, i: Index, out: Outputs) -> Result<(), Violation> {
+        if self.controls[i].disk.dies_soon() {
+            let life = self.controls[i].life;
+            let moment = self.jitter(8);
+            self.schedule_in(moment, Event::Crash(i, life));
+        }
         let node = &mut self.controls[i];
         let done = node.busy_until.max(self.now);
         if let Some(driver) = &node.driver {
@@ -347,7 +360,9 @@ impl World {
         self.controls[i].stop();
         self.controls[i].disk.crash(&mut self.rng);
         let life = self.controls[i].life;
-        let pause = Duration::from_millis(self.rng.random_range(20..2500));
+        let quick = self.rng.random_range(0..3) == 0;
+        let most = if quick { 40 } else { 2500 };
+        let pause = Duration::from_millis(self.rng.random_range(1..most));
         self.schedule_in(pause, Event::Restart(i, life));
     }
 
@@ -393,8 +408,7 @@ impl World {
             return;
         }
         let room = room(self.rng.random_range(0..ROOMS));
-        let key = self.rng.random_range(0..40_u64);
-        let hash = hash_of(key);
+        let back = self.rng.random_range(0..4);
         let held = self.agents[a].held.get(&room).cloned();
         let known = self.agents[a].known.get(&room).and_then(|known| known.placement.clone());
         let ask = match (self.rng.random_range(0..10), held) {
@@ -407,8 +421,14 @@ impl World {
                 let epoch = known.map_or(Epoch(0), |grant| grant.epoch);
                 Ask::Confirm { room, epoch }
             }
-            (7 | 8, _) => Ask::CreateKey { id: KeyId(key), room: key_room(), hash },
-            _ => Ask::CheckKey { room: key_room(), hash },
+            (7 | 8, _) => {
+                let key = self.checker.fresh_key();
+                Ask::CreateKey { id: KeyId(key), room: key_room(key), hash: hash_of(key) }
+            }
+            _ => {
+                let Some(key) = self.checker.recent_key(back) else { return };
+                Ask::CheckKey { room: key_room(key), hash: hash_of(key) }
+            }
         };
         self.ask(a, ask);
     }
@@ -482,8 +502,9 @@ fn room(i: usize) -> RoomId {
     RoomId::new("live", &format!("r{i}")).expect("the simulation names its rooms well")
 }
 
-fn key_room() -> RoomId {
-    room(ROOMS)
+/// Keys are spread over rooms of their own, as a room has only so many.
+fn key_room(key: u64) -> RoomId {
+    room(1000 + key as usize / 32)
 }
 
 /// A hash that begins with its key's id, so that the checker knows whose it is.

@@ -56,10 +56,17 @@ impl World {
             Fault::Crash => self.crash_if_up(victim),
             Fault::CrashLeader => self.crash_if_up(leader),
             Fault::CrashInWrite => {
-                let at =
-                    if self.rng.random_range(0..2) == 0 { CrashAt::Before } else { CrashAt::After };
+                let at = [CrashAt::Before, CrashAt::After, CrashAt::Soon];
+                let at = at[self.rng.random_range(0..at.len())];
                 let victim = if self.rng.random_range(0..2) == 0 { leader } else { victim };
-                self.controls[victim].disk.crash_at(at);
+                self.controls[victim].disk.crash_at(Some(at));
+            }
+            Fault::Storm => {
+                (self.net.late, self.net.doubled) = (50, 40);
+                self.crash_if_up(leader);
+                for i in (0..self.voters).filter(|i| *i != leader) {
+                    self.controls[i].disk.crash_at(Some(CrashAt::Soon));
+                }
             }
             Fault::Pause | Fault::PauseLeader => {
                 let victim = if fault == Fault::Pause { victim } else { leader };
@@ -203,6 +210,7 @@ impl World {
             let now = self.now;
             let node = &mut self.controls[i];
             node.disk.set_full(false);
+            node.disk.crash_at(None);
             node.write_time = Duration::from_micros(300);
             node.paused_until = node.paused_until.min(now);
             if node.is_up && node.driver.is_none() && !node.disk.is_empty() {
