@@ -9,6 +9,7 @@
 mod accept;
 pub(crate) mod body;
 pub(crate) mod connection;
+pub(crate) mod ending;
 mod flv;
 mod hls;
 pub(crate) mod listener;
@@ -182,6 +183,11 @@ pub(crate) async fn answer(app: &App, conn: &Arc<Conn>, request: Request<Incomin
         Route::Readyz => pages::readyz(app),
         Route::None(why) => reply::not_found(&why),
     };
+    if reply.status().is_client_error() || reply.status().is_server_error() {
+        // Without the query, which may hold a token.
+        let (path, status) = (head.uri.path(), reply.status().as_u16());
+        tracing::debug!(peer = %conn.peer(), path, status, "request refused");
+    }
     finish(method, reply)
 }
 

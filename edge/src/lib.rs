@@ -33,10 +33,10 @@ pub use error::Error;
 
 use crate::flv::Stage;
 use crate::http::App;
-use crate::http::connection::Ending;
+use crate::http::ending::Ending;
 use crate::http::listener::{Addresses, Listener};
 use crate::http::tls::Certificate;
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, Protocol};
 use crate::room::Source;
 use crate::room::registry::Rooms;
 
@@ -50,6 +50,28 @@ pub struct Edge {
     ending: Ending,
     tasks: TaskTracker,
     listener: JoinHandle<()>,
+    metrics: Arc<Metrics>,
+}
+
+/// Asks an edge how busy it is. Cheap to clone; keeps nothing running.
+#[derive(Debug, Clone)]
+pub struct Usage {
+    metrics: Arc<Metrics>,
+}
+
+impl Usage {
+    /// Viewers now, over all protocols.
+    #[must_use]
+    pub fn viewers(&self) -> u64 {
+        let viewers = |protocol| u64::try_from(self.metrics.viewers(protocol).get()).unwrap_or(0);
+        Protocol::ALL.into_iter().map(viewers).sum()
+    }
+
+    /// Bytes of media and playlists sent since the start, over all protocols.
+    #[must_use]
+    pub fn sent_bytes(&self) -> u64 {
+        Protocol::ALL.into_iter().map(|protocol| self.metrics.sent_bytes(protocol).get()).sum()
+    }
 }
 
 impl Edge {
@@ -106,13 +128,19 @@ impl Edge {
             tasks.spawn(certificate.follow(ending.drain.clone()));
         }
         tracing::info!(%address, tls, "listening for viewers");
-        Ok(Self { address, ending, tasks, listener })
+        Ok(Self { address, ending, tasks, listener, metrics })
     }
 
     /// Where viewers connect.
     #[must_use]
     pub fn local_addr(&self) -> SocketAddr {
         self.address
+    }
+
+    /// A handle to ask how busy this edge is by.
+    #[must_use]
+    pub fn usage(&self) -> Usage {
+        Usage { metrics: Arc::clone(&self.metrics) }
     }
 
     /// Whether the listener still accepts: it ends before [`Self::shutdown`] only by a bug.

@@ -72,6 +72,8 @@ pub struct Subscription {
     /// room has moved to a home that knows no past, or was removed. FLV viewers are let go so that
     /// they reconnect, and the next request opens the room anew.
     pub retired: CancellationToken,
+    /// How many viewers this edge has for the room, told about once a second: the home adds them up.
+    pub viewers: watch::Sender<u64>,
     /// Whatever keeps the upstream alive; dropped with the room.
     pub keep: Box<dyn Any + Send + Sync>,
 }
@@ -311,6 +313,12 @@ impl Room {
         u64::from(self.flv_viewers.load(Ordering::Relaxed))
             + self.hls_viewers(Protocol::Hls)
             + self.hls_viewers(Protocol::LlHls)
+    }
+
+    /// Tells the source how many viewers there are, if that has changed.
+    fn tell_viewers(&self) {
+        let count = self.viewers();
+        self.subscription.viewers.send_if_modified(|told| std::mem::replace(told, count) != count);
     }
 
     pub(crate) fn flv_joined(&self) {

@@ -1,7 +1,7 @@
 //! One viewer connection: hyper driven under our own clock, and a way out of it for sockets.
 //!
 //! In: an accepted stream. Out: answered requests. Three things hyper does not do are done here:
-//! * **Time limits that players can live with**, see [`super::progress`]: hyper's own limit on request heads
+//! * **Time limits that players can live with**, see [`super::progress`] and [`super::ending`]: hyper's own limit on request heads
 //!   would close every connection that idles between two polls.
 //! * **Hand-over**: an FLV or WebSocket request on HTTP/1.x takes the socket out of hyper. Its handler
 //!   leaves a [`Handover`] and never returns; once hyper has nothing left to write, the driver takes
@@ -26,14 +26,13 @@ use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
-use tokio_util::sync::CancellationToken;
 
+use super::ending::{End, Ending, Ends};
 use super::listener::Lease;
-use super::progress::{InFlight, Progress, Verdict};
+use super::progress::{InFlight, Progress};
 use super::reply::Reply;
 use super::stream::Watched;
 use super::{App, answer};
-use crate::config::Timeouts;
 use crate::metrics::Refusal;
 
 /// How long closing may take.
@@ -168,9 +167,17 @@ impl Conn {
         self.driver.wake();
     }
 
-    fn poll_condemned(&self, cx: &std::task::Context<'_>) -> Poll<()> {
-        self.driver.register(cx.waker());
-        if self.condemned.load(Ordering::Acquire) { Poll::Ready(()) } else { Poll::Pending }
+    /// Resolves once the connection is condemned.
+    pub(super) async fn condemned(&self) {
+        std::future::poll_fn(|cx| {
+            self.driver.register(cx.waker());
+            if self.condemned.load(Ordering::Acquire) { Poll::Ready(()) } else { Poll::Pending }
+        })
+        .await;
+    }
+
+    pub(super) fn is_http1(&self) -> bool {
+        self.http1
     }
 
     fn take_handover(&self) -> Option<Handover> {
@@ -214,15 +221,6 @@ impl hyper::service::Service<Request<Incoming>> for Service {
     }
 }
 
-/// When connections are to end.
-#[derive(Debug, Clone)]
-pub(crate) struct Ending {
-    /// Finish what is in progress, take nothing new.
-    pub(crate) drain: CancellationToken,
-    /// Stop at once.
-    pub(crate) abort: CancellationToken,
-}
-
 /// Why the driver stopped.
 enum Outcome {
     Done(Result<(), hyper::Error>),
@@ -238,13 +236,11 @@ pub(super) async fn serve_http1<S: Stream>(
     ending: &Ending,
     lease: Lease,
 ) {
-    let limits = app.timeouts;
     let io = TokioIo::new(Watched::new(stream, ahead, Arc::clone(&conn)));
     let service = Service { app: Arc::clone(&app), conn: Arc::clone(&conn) };
     let mut http = protocols.http1.serve_connection(io, service);
     let outcome = {
-        let mut ends = std::pin::pin!(watch(&conn, ending, limits, true));
-        let mut polite = false;
+        let mut ends = Ends::new(&conn, ending, app.timeouts);
         std::future::poll_fn(|cx| {
             loop {
                 if let Poll::Ready(result) = http.poll_without_shutdown(cx) {
@@ -253,13 +249,8 @@ pub(super) async fn serve_http1<S: Stream>(
                 if let Some(handover) = conn.take_handover() {
                     return Poll::Ready(Outcome::Handover(handover));
                 }
-                match ready!(ends.as_mut().poll(cx)) {
-                    End::Politely if !polite => {
-                        polite = true;
-                        Pin::new(&mut http).graceful_shutdown();
-                        ends.set(watch(&conn, ending, limits, true));
-                    }
-                    End::Politely => return Poll::Ready(Outcome::Cut(None)),
+                match ready!(ends.poll(cx)) {
+                    End::Politely => Pin::new(&mut http).graceful_shutdown(),
                     End::Now(why) => return Poll::Ready(Outcome::Cut(why)),
                 }
             }
@@ -291,24 +282,17 @@ pub(super) async fn serve_http2<S: Stream>(
     ending: &Ending,
     _lease: Lease,
 ) {
-    let limits = app.timeouts;
     let io = TokioIo::new(Watched::new(stream, ahead, Arc::clone(&conn)));
     let service = Service { app: Arc::clone(&app), conn: Arc::clone(&conn) };
     let mut http = std::pin::pin!(protocols.http2.serve_connection(io, service));
-    let mut ends = std::pin::pin!(watch(&conn, ending, limits, false));
-    let mut polite = false;
+    let mut ends = Ends::new(&conn, ending, app.timeouts);
     let outcome = std::future::poll_fn(|cx| {
         loop {
             if let Poll::Ready(result) = http.as_mut().poll(cx) {
                 return Poll::Ready(Outcome::Done(result));
             }
-            match ready!(ends.as_mut().poll(cx)) {
-                End::Politely if !polite => {
-                    polite = true;
-                    http.as_mut().graceful_shutdown();
-                    ends.set(watch(&conn, ending, limits, false));
-                }
-                End::Politely => return Poll::Ready(Outcome::Cut(None)),
+            match ready!(ends.poll(cx)) {
+                End::Politely => http.as_mut().graceful_shutdown(),
                 End::Now(why) => return Poll::Ready(Outcome::Cut(why)),
             }
         }
@@ -318,41 +302,6 @@ pub(super) async fn serve_http2<S: Stream>(
         Outcome::Done(result) => note(&app, &conn, result),
         Outcome::Cut(why) => why.into_iter().for_each(|why| app.refuse(why)),
         Outcome::Handover(_) => {}
-    }
-}
-
-/// How a connection is to end.
-enum End {
-    Politely,
-    Now(Option<Refusal>),
-}
-
-/// Watches the clock, the node and the connection's own handlers for a reason to end it.
-async fn watch(conn: &Conn, ending: &Ending, limits: Timeouts, heads: bool) -> End {
-    let already_draining = ending.drain.is_cancelled();
-    let drain = async {
-        if already_draining {
-            std::future::pending::<()>().await;
-        }
-        ending.drain.cancelled().await;
-    };
-    let clock = async {
-        loop {
-            match conn.progress.verdict(limits, heads) {
-                Verdict::Fine(next) => tokio::time::sleep(next).await,
-                Verdict::Idle => return End::Politely,
-                Verdict::SlowRequest => return End::Now(Some(Refusal::SlowRequest)),
-                Verdict::SlowReader => return End::Now(Some(Refusal::SlowReader)),
-            }
-        }
-    };
-    tokio::select! {
-        () = drain => End::Politely,
-        () = ending.abort.cancelled() => End::Now(None),
-        () = std::future::poll_fn(|cx| conn.poll_condemned(cx)) => {
-            End::Now(Some(Refusal::SlowReader))
-        }
-        end = clock => end,
     }
 }
 

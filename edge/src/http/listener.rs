@@ -20,7 +20,8 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::task::TaskTracker;
 
 use super::App;
-use super::connection::{Conn, Ending, Protocols, serve_http1, serve_http2};
+use super::connection::{Conn, Protocols, serve_http1, serve_http2};
+use super::ending::Ending;
 use super::tls::Certificate;
 use crate::metrics::Refusal;
 

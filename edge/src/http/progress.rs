@@ -140,8 +140,11 @@ impl Progress {
             if over(head, limits.head) {
                 return Verdict::SlowRequest;
             }
-            let limit = if served { limits.idle } else { limits.head };
-            if over(self.idle_since.load(Ordering::Relaxed), limit) {
+            let idle_since = self.idle_since.load(Ordering::Relaxed);
+            if !served && over(idle_since, limits.head) {
+                return Verdict::SlowRequest;
+            }
+            if over(idle_since, limits.idle) {
                 return Verdict::Idle;
             }
         }
@@ -197,7 +200,7 @@ mod tests {
         conn.pass(4);
         conn.read();
         conn.pass(2);
-        assert!(matches!(conn.says(), Verdict::Idle), "the first request must come soon");
+        assert!(matches!(conn.says(), Verdict::SlowRequest), "the first must come soon");
         conn.begin();
         conn.pass(100);
         assert!(matches!(conn.says(), Verdict::Fine(_)), "a held request may take its time");

@@ -194,6 +194,7 @@ impl Rooms {
         for slot in &self.slots {
             let Slot::Open(room) = slot.value() else { continue };
             rooms += 1;
+            room.tell_viewers();
             hls += room.hls_viewers(Protocol::Hls);
             llhls += room.hls_viewers(Protocol::LlHls);
             if let Some(head_ms) = head_unix_ms(&room.feed().manifest()) {

@@ -161,6 +161,7 @@ impl Source for TestSource {
             self.kept.fetch_add(1, Ordering::SeqCst);
             let keep = Kept(Arc::clone(&self.kept));
             Ok(Subscription {
+                viewers: tokio::sync::watch::Sender::new(0),
                 feed,
                 fetch: Arc::clone(&self.fetcher) as _,
                 retired,
