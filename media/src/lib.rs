@@ -19,9 +19,9 @@ pub mod frame;
 #[cfg(test)]
 mod golden;
 pub mod manifest;
+pub mod playlist;
 pub mod segmenter;
 mod timeline;
-pub mod playlist;
 pub mod track;
 
 pub use error::Error;

@@ -14,8 +14,9 @@ use crate::track::TrackId;
 /// before audio alone cuts parts and segments.
 pub(super) const STALL_MS: u64 = 500;
 
-/// The same where the open segment cannot last longer.
-const LATE_MS: u64 = 150;
+/// How long the last video frame is ago where the open segment cannot last longer: with an audio
+/// frame it fits between the cut and the longest EXTINF.
+const LATE_MS: u64 = 80;
 
 /// How much declared time a segment may lose before players are told of a discontinuity.
 const LOSS_MS: u64 = 500;
@@ -28,7 +29,8 @@ const FORGET_FORCED: u32 = 10;
 pub(super) struct Clock {
     /// The latest time of the clock.
     now: Option<u64>,
-    /// By how much the clock is ahead of the track it follows: of video that joined behind audio.
+    /// By how much the clock is ahead of the track it follows: of video that joined behind audio,
+    /// or of a publish that follows one whose audio ran on alone.
     ahead: u64,
     /// Where what was passed on is expected to end.
     tail: u64,
@@ -82,8 +84,7 @@ impl Clock {
             let before = if self.last_pdt_ms == 0 { 0 } else { earliest };
             self.anchor = Anchor { unix_ms: now.unix_ms.max(before), time };
         }
-        let pdt = self.anchor.unix_ms + time.saturating_sub(self.anchor.time) / 90;
-        self.last_pdt_ms = pdt.max(self.last_pdt_ms);
+        self.last_pdt_ms = self.anchor.unix_ms + time.saturating_sub(self.anchor.time) / 90;
         self.last_open = time;
         self.last_pdt_ms
     }
@@ -249,7 +250,7 @@ impl Segmenter {
         let stalled = ago_ms >= STALL_MS && past > STALL_MS * 90;
         // A segment that has reached its end waits less.
         let full = self.cutter.length(time) + length > self.listing.cut_length();
-        let stalled = stalled || (full && ago_ms >= LATE_MS && past > LATE_MS * 90);
+        let stalled = stalled || (full && ago_ms >= LATE_MS && past > 0);
         if !stalled && !self.cutter.is_full() {
             return time;
         }
@@ -400,7 +401,5 @@ impl Segmenter {
         let time = self.clock.after(self.clock.tail);
         self.close(time, out);
         self.clock.now = Some(time);
-        // What comes next starts after all that was declared.
-        self.timeline.video_mut().not_before(time - self.clock.ahead);
     }
 }

@@ -159,6 +159,75 @@ fn a_video_stall_beside_audio_is_cut_by_audio() {
 }
 
 #[test]
+fn video_that_comes_late_beside_audio_stays_in_order() {
+    for jitter in [0, 15] {
+        let source = Source { stamps: Stamps::Jitter(jitter), ..Source::default() };
+        for (from, to) in [(5_000, 5_900), (5_000, 7_500), (6_500, 9_000)] {
+            let mut pushes = source.pushes(0);
+            for (at, _) in pushes.iter_mut().filter(|(_, s)| s.track == TrackId::Video) {
+                if (from..to).contains(at) {
+                    *at = to;
+                }
+            }
+            let mut room = Room::new();
+            room.begin();
+            room.segmenter.configure(video_track(0), Some(30.0));
+            room.segmenter.configure(audio_track(48_000), None);
+            run(&mut room, pushes);
+            room.end();
+            let counters = room.counters();
+            assert_eq!((counters.reanchored, counters.clamped_segments), (0, 0));
+            assert!(counters.dropped() <= 1, "{counters:?}");
+            assert!(room.oracle.broken.is_empty());
+            let frames = room.frames(TrackId::Video);
+            assert_eq!(frames.len(), 360, "none is lost");
+            let (last, first) = (frames[359].dts - frames[0].dts, 359 * 3_000);
+            assert!(last.abs_diff(first) <= 30 * 90, "time is as it was: {last}");
+        }
+    }
+}
+
+#[test]
+fn a_hole_in_both_tracks_is_no_stall() {
+    let source = Source { duration_ms: 9_000, ..Source::default() };
+    let mut pushes = source.pushes(0);
+    pushes.retain(|(_, s)| !(4_100..5_000).contains(&s.timestamp_ms));
+    // Audio comes back first.
+    for (at, _) in pushes.iter_mut().filter(|(_, s)| s.track == TrackId::Video) {
+        *at += 15;
+    }
+    let mut room = Room::new();
+    room.begin();
+    room.segmenter.configure(video_track(0), None);
+    room.segmenter.configure(audio_track(48_000), None);
+    run(&mut room, pushes);
+    room.end();
+    assert_eq!((room.counters().reanchored, room.counters().forced_cuts), (0, 0));
+    assert_eq!(room.oracle.holes, 0, "the last frame lasts until the next");
+}
+
+#[test]
+fn a_jump_takes_effect_at_the_very_next_key_frame() {
+    let source = Source { gop: 10, ..Source::default() };
+    let mut pushes = source.pushes(0);
+    for (at, sample) in &mut pushes {
+        if *at >= 6_100 {
+            sample.timestamp_ms += 50_000;
+        }
+    }
+    let mut room = Room::new();
+    room.begin();
+    room.segmenter.configure(video_track(0), None);
+    room.segmenter.configure(audio_track(48_000), None);
+    run(&mut room, pushes);
+    room.end();
+    let segment = room.segments().iter().find(|s| s.open.discontinuity).unwrap();
+    let start = segment.open.start.video.unwrap();
+    assert!((6_300 * 90..6_500 * 90).contains(&start), "at {start}");
+    room.oracle.check_steady(&room.counters());
+}
+
+#[test]
 fn a_long_frame_beside_audio_is_cut_by_audio_afterwards() {
     let mut pushes = Source::default().pushes(0);
     pushes.retain(|(_, s)| s.track == TrackId::Audio || !(5_400..5_850).contains(&s.timestamp_ms));
@@ -213,9 +282,10 @@ fn a_hole_that_no_segment_can_hold_is_left_out() {
 
 #[test]
 fn stamps_that_jump_go_on_where_the_room_is() {
-    for jump in [-3_000_i64, -600, 10_500, 3_600_000, -2_000_000_000, 2_000_000_000] {
-        let source = Source { duration_ms: 20_000, ..Source::default() };
-        let mut pushes = source.pushes(0);
+    let jumps = [-3_000_i64, -600, 10_500, 3_600_000, -2_000_000_000, 2_000_000_000];
+    for (jump, audio_lag_ms) in jumps.into_iter().flat_map(|j| [(j, 0), (j, -30), (j, 30)]) {
+        let source = Source { duration_ms: 12_000, audio_lag_ms, ..Source::default() };
+        let mut pushes = source.pushes(100);
         for (at, sample) in &mut pushes {
             if *at >= 6_500 {
                 sample.timestamp_ms = sample.timestamp_ms.wrapping_add(jump as u32);
@@ -233,7 +303,16 @@ fn stamps_that_jump_go_on_where_the_room_is() {
         assert_eq!((counters.irregular_parts, counters.forced_cuts), (0, 0), "{jump}");
         assert!(room.oracle.broken.is_empty());
         let last = room.frames(TrackId::Video).last().unwrap().dts;
-        assert!(last.abs_diff(20 * 90_000) < 9_000, "{jump}: ends at {last}");
+        assert!(last.abs_diff(12 * 90_000) < 15_000, "{jump}: ends at {last}");
+        // Both tracks took the same step, to half an audio frame.
+        let shift = |track, period: u64, scale: u64| {
+            let frame = *room.frames(track).last().unwrap();
+            let i = u64::from_be_bytes(frame.payload[..8].try_into().unwrap());
+            (frame.dts as i64 - (i * period) as i64) * 90_000 / scale as i64
+        };
+        let video = shift(TrackId::Video, 3_000, 90_000);
+        let audio = shift(TrackId::Audio, 1_024, 48_000);
+        assert!((video - audio).abs() <= 12 * 90, "{jump}: {video} and {audio}");
     }
 }
 
@@ -285,5 +364,12 @@ proptest! {
         // of a segment.
         let untrue = counters.irregular_parts + counters.reanchored + counters.clamped_segments;
         prop_assert!(!audio || untrue == 0, "{:?}", counters);
+        prop_assert_eq!(room.oracle.squeezed, 0);
+        // No audio is left over at the end of a segment, unless the last frame is longer than a part.
+        for segment in room.segments().iter().filter(|_| seed % 4 < 2) {
+            let [.., before, last] = &segment.parts[..] else { continue };
+            let frames = &segment.frames[before.frames_end as usize..last.frames_end as usize];
+            prop_assert!(frames.iter().any(|f| f.track == TrackId::Video), "{:?}", last);
+        }
     }
 }

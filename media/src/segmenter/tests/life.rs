@@ -92,6 +92,27 @@ fn audio_stays_aligned_over_returns() {
 }
 
 #[test]
+fn a_return_after_a_stall_is_not_squeezed() {
+    // Audio lags by a second and runs on for three after the last video frame.
+    let source = Source { audio_lag_ms: 1_000, duration_ms: 8_000, ..Source::default() };
+    let mut room = Room::new();
+    for _ in 0..3 {
+        room.begin();
+        room.segmenter.configure(video_track(0), Some(30.0));
+        room.segmenter.configure(audio_track(48_000), None);
+        for push in source.pushes(room.now_ms) {
+            if push.1.track == TrackId::Audio || push.1.timestamp_ms < 5_000 {
+                room.push(push);
+            }
+        }
+        room.gone();
+    }
+    room.end();
+    assert_eq!((room.oracle.squeezed, room.counters().clamped_segments), (0, 0));
+    assert!(room.oracle.broken.is_empty());
+}
+
+#[test]
 fn many_short_publishes_leave_nothing_unsaid() {
     let mut room = Room::new();
     for i in 0..300_u64 {

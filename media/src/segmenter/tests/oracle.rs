@@ -47,6 +47,13 @@ pub(super) struct Oracle {
     next_part: u64,
     constants: Option<Constants>,
     pub(super) forced: u64,
+    /// Parts that were said after a frame that does not belong to them.
+    pub(super) late_parts: u64,
+    /// Parts whose video frames lie further apart than the part is said to be long.
+    pub(super) squeezed: u64,
+    /// Times that the video track starts later than it was said to end, without a discontinuity.
+    pub(super) holes: u64,
+    video_end: Option<u64>,
     removed_discontinuities: u64,
     listed: usize,
     base: u64,
@@ -70,6 +77,10 @@ impl Oracle {
             next_part: 1,
             constants: None,
             forced: 0,
+            late_parts: 0,
+            squeezed: 0,
+            holes: 0,
+            video_end: None,
             removed_discontinuities: 0,
             listed: 0,
             base: segmenter.next_msn().0,
@@ -173,6 +184,9 @@ impl Oracle {
         };
         assert_eq!(open.msn, last.open.msn.next());
         assert!(open.pdt_ms >= last.open.pdt_ms, "wall time goes back");
+        if open.discontinuity {
+            self.video_end = None;
+        }
         let config = &self.manifest.last().unwrap().config;
         if config.id != last.open.config {
             assert!(open.discontinuity, "a configuration changes without a discontinuity");
@@ -201,6 +215,14 @@ impl Oracle {
             assert_eq!(last.is_some(), part.end.get(track).is_some(), "end of {track:?}");
             assert!(last.is_none_or(|l| l < part.end.get(track).unwrap()), "a sample of no length");
         }
+        let mut video = frames.iter().filter(|f| f.track == TrackId::Video).map(|f| f.dts);
+        if let Some(first) = video.next() {
+            let last = video.next_back().unwrap_or(first);
+            self.squeezed += u64::from(last - first > u64::from(part.duration));
+            self.holes += u64::from(self.video_end.is_some_and(|end| first > end));
+            self.video_end = part.end.video;
+        }
+        self.late_parts += u64::from(self.frames.len() > part.frames_end as usize);
     }
 
     fn close(&mut self, meta: &SegmentMeta, duration: u32) {
@@ -263,6 +285,7 @@ impl Oracle {
     pub(super) fn check_steady(&self, counters: &Counters) {
         let constants = self.constants.unwrap();
         assert_eq!((counters.short_parts, counters.irregular_parts), (0, 0), "{counters:?}");
+        assert_eq!((self.late_parts, self.squeezed), (0, 0), "late or squeezed parts");
         let least = u64::from(constants.part_target_ms) * 90 * 85 / 100;
         for segment in &self.segments {
             let sum: u32 = segment.parts.iter().map(|p| p.duration).sum();
