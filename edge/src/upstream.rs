@@ -96,6 +96,7 @@ impl Slot {
             feed: feed.clone(),
             fetch: Arc::new(fetch::Fetcher::new(Arc::clone(self), feed)),
             retired: self.superseded.clone(),
+            viewers: self.viewers.clone(),
             keep: Box::new(hold),
         }
     }

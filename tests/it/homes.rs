@@ -60,6 +60,11 @@ async fn a_push_elsewhere_reaches_the_home_and_outlives_it() -> Result<()> {
     ensure!(home(&places[..3], "live/moving").await? == "o1", "the home has no reason to move");
     let so_far = flv.seen().video;
     ensure!(!flv.watch(|seen| seen.video > so_far + 30).await?.ended);
+    eventually("the home knows of the edge's viewers", async || {
+        let told = room(o1, "live/moving").await?;
+        (told["viewers"].as_u64()? >= 1 && told["ingest"] == "o2").then_some(())
+    })
+    .await?;
 
     // A third push through o3 beside a live one is refused by the home.
     let third_push = Publisher::connect(o3.at(1935), "live", "moving").await.err();
