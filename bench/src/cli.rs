@@ -3,12 +3,16 @@
 //! In: arguments. Out: a report on stdout, progress on stderr, and an exit code: 0 the figures can be
 //! believed, 1 they cannot or the run failed, 2 the arguments are wrong.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::Result;
 use clap::{Args, Parser, Subcommand};
 
+use crate::baseline::{self, Load};
+use crate::measure::{self, MeasureArgs};
 use crate::scenario::{Options, Scenario};
 use crate::{limits, run};
 
@@ -23,7 +27,11 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Publish and watch
-    Run(RunArgs),
+    Run(Box<RunArgs>),
+    /// Make the named measurements of a cluster and write the table of results
+    Measure(MeasureArgs),
+    /// Be the bare send loop that servers are held against; watch it with `run --flv`
+    Baseline(BaselineArgs),
 }
 
 #[derive(Debug, Args)]
@@ -35,6 +43,19 @@ struct RunArgs {
     options: Options,
     #[command(flatten)]
     output: Output,
+}
+
+#[derive(Debug, Args)]
+struct BaselineArgs {
+    /// Where to listen; the address is printed
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:0")]
+    listen: SocketAddr,
+    /// Milliseconds between two sends to a viewer
+    #[arg(long, value_name = "MS", default_value_t = 33)]
+    interval: u64,
+    /// To each viewer, kbit/s
+    #[arg(long, value_name = "KBITS", default_value_t = 2000)]
+    bitrate: u64,
 }
 
 #[derive(Debug, Clone, Copy, Args)]
@@ -63,30 +84,39 @@ pub fn main() -> ExitCode {
 /// Says whether the figures can be believed.
 fn execute(cli: Cli) -> Result<bool> {
     match cli.command {
-        Command::Run(args) => {
-            let preset = args.preset.as_deref().map(Options::read).transpose()?;
-            let options = match preset {
-                Some(preset) => args.options.over(preset),
-                None => args.options,
+        Command::Run(args) => run_scenario(*args),
+        Command::Measure(args) => measure::measure(&args),
+        Command::Baseline(args) => {
+            let load = Load {
+                interval: Duration::from_millis(args.interval.max(1)),
+                bits_per_second: args.bitrate * 1000,
             };
-            let scenario = Scenario::new(options)?;
-            if let Some(core) = args.output.core {
-                limits::pin(core)?;
-            }
-            let report = run::run(&scenario, false)?;
-            if args.output.json {
-                for line in report.json() {
-                    println!("{line}");
-                }
-            } else {
-                print!("{}", report.table());
-            }
-            for problem in &report.problems {
-                eprintln!("bench: {problem}");
-            }
-            Ok(report.problems.is_empty())
+            baseline::serve(args.listen, load).map(|()| true)
         }
     }
+}
+
+fn run_scenario(args: RunArgs) -> Result<bool> {
+    let options = match args.preset.as_deref().map(Options::read).transpose()? {
+        Some(preset) => args.options.over(preset),
+        None => args.options,
+    };
+    let scenario = Scenario::new(options)?;
+    if let Some(core) = args.output.core {
+        limits::pin(core)?;
+    }
+    let report = run::run(&scenario, false)?;
+    if args.output.json {
+        for line in report.json() {
+            println!("{line}");
+        }
+    } else {
+        print!("{}", report.table());
+    }
+    for problem in &report.problems {
+        eprintln!("bench: {problem}");
+    }
+    Ok(report.problems.is_empty())
 }
 
 #[cfg(test)]

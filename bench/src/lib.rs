@@ -8,10 +8,12 @@
 //! A frame carries the time it was sent ([`stamp`]), so that every timed viewer knows how old it is.
 //! Everything speaks the standards and nothing of Tidewater's inside: other servers are measured alike.
 
+mod baseline;
 pub mod card;
 pub mod cli;
 mod http;
 mod limits;
+mod measure;
 mod net;
 mod player;
 mod process;
