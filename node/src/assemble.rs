@@ -23,6 +23,7 @@ use media::{feed, manifest::RENDER_VERSION};
 use origin::Origin;
 use prometheus::{IntCounterVec, PullingGauge};
 use tokio::time::{Instant, timeout_at};
+use tokio_util::task::AbortOnDropHandle;
 use wire::{
     Endpoint, Hello, Identity, IdentityFiles, Limits, Links, NodeId, Region, Service,
     control::{Capacity, NodeSpec, Roles},
@@ -34,6 +35,7 @@ use wire::{
 use crate::{
     config::{Config, ControlNode, Role},
     facts::Facts,
+    load,
     telemetry::NodeMetrics,
     version::Versions,
 };
@@ -77,6 +79,8 @@ pub struct Node {
     origin: Option<Origin>,
     edge: Option<(Edge, Arc<Upstreams>)>,
     refused: IntCounterVec,
+    /// Tells the control plane how busy the node is.
+    _load: AbortOnDropHandle<()>,
     /// Keeps other processes off the data folder.
     _lock: File,
 }
@@ -142,6 +146,11 @@ impl Node {
             None
         };
         endpoint.serve(services)?;
+        let load = load::Sources {
+            rooms: origin.as_ref().map(Origin::rooms),
+            edge: edge.as_ref().map(|(edge, _)| edge.usage()),
+        };
+        let load = load::keep(client.load(), load);
         add_conditions(&plan.id, control.as_ref(), &client, facts);
         let names = roles(&plan.roles).names().collect::<Vec<_>>().join(",");
         tracing::info!(
@@ -156,6 +165,7 @@ impl Node {
             origin,
             edge,
             refused: metrics.refused,
+            _load: load,
             _lock: lock,
         })
     }

@@ -10,6 +10,7 @@ pub mod config;
 pub mod demo;
 pub mod dev;
 pub mod facts;
+mod load;
 pub mod ports;
 pub mod run;
 pub mod shutdown;

@@ -66,6 +66,32 @@ async fn the_test_card_is_on_air_with_open_doors_and_with_keys() {
 }
 
 #[tokio::test]
+async fn a_viewer_shows_at_the_room_and_at_its_edge() {
+    let dev = Dev::start(Options { demo: true, ..Options::for_tests() }).await.unwrap();
+    await_demo(&dev, origin::State::Live).await;
+    let room = RoomId::parse(DEMO_ROOM).unwrap();
+    let mut viewer = tokio::net::TcpStream::connect(dev.ports().http[0]).await.unwrap();
+    let request = b"GET /live/demo.flv HTTP/1.1\r\nhost: edge\r\n\r\n";
+    tokio::io::AsyncWriteExt::write_all(&mut viewer, request).await.unwrap();
+    let seen = async {
+        loop {
+            let at_room = dev.facts().room(&room).map_or(0, |report| report.viewers);
+            let status = dev.nodes()[0].client().status().await.unwrap();
+            let edge = status.nodes.iter().find(|node| node.info.spec.id.as_str() == "e1");
+            let at_edge = edge.and_then(|edge| edge.load).map_or(0, |load| load.viewers);
+            if (at_room, at_edge) == (1, 1) {
+                return;
+            }
+            // The viewer must read, or it is no viewer for long.
+            let mut media = [0; 65536];
+            let _ = tokio::io::AsyncReadExt::read(&mut viewer, &mut media).await.unwrap();
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), seen).await.expect("the viewer is counted");
+    dev.stop(GRACE).await;
+}
+
+#[tokio::test]
 async fn a_kicked_stream_ends_at_once() {
     let dev = Dev::start(Options { demo: true, ..Options::for_tests() }).await.unwrap();
     await_demo(&dev, origin::State::Live).await;
