@@ -9,12 +9,13 @@ MAKEFLAGS += --no-print-directory
 CARGO ?= cargo
 FUZZ_SECONDS ?= 60
 SOAK_SECONDS ?= 600
-BENCH_ARGS ?= --flv 200 --llhls 100 --publishers 1 --secs 30
+BENCH_ARGS ?=
+LOAD_ARGS ?= --flv 200 --llhls 100 --publishers 1 --secs 30
 
 .PHONY: help
 help: ## this list
 	@echo "Tidewater. Start with: make demo"
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-19s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: demo
 demo: ## build and run a whole cluster with the test card on live/demo
@@ -53,8 +54,26 @@ fuzz: ## run every fuzz target for FUZZ_SECONDS (60) each
 	@scripts/fuzz.sh $(FUZZ_SECONDS)
 
 .PHONY: bench
-bench: ## load a fresh cluster, optimised: 200 FLV and 100 LL-HLS viewers (BENCH_ARGS to change)
-	@scripts/load.sh $(BENCH_ARGS)
+bench: ## make the named measurements, optimised, and write bench/RESULTS.md
+	$(CARGO) build --locked --release -p node -p bench
+	@"$${CARGO_TARGET_DIR:-target}/release/bench" measure \
+	  --server "$${CARGO_TARGET_DIR:-target}/release/tidewater" --out bench/RESULTS.md $(BENCH_ARGS)
+
+.PHONY: bench-micro
+bench-micro: ## time the pure functions
+	$(CARGO) bench --locked -p bench --bench speed
+
+.PHONY: bench-instructions
+bench-instructions: ## count the instructions of the pure functions against the baseline (valgrind)
+	$(CARGO) bench --locked -p bench --bench instructions -- check
+
+.PHONY: bless-instructions
+bless-instructions: ## take today's counts as the baseline
+	$(CARGO) bench --locked -p bench --bench instructions -- bless
+
+.PHONY: load
+load: ## load a fresh cluster, optimised: 200 FLV and 100 LL-HLS viewers (LOAD_ARGS to change)
+	@scripts/load.sh $(LOAD_ARGS)
 
 .PHONY: soak
 soak: ## load a fresh cluster for SOAK_SECONDS (600) and watch its memory
