@@ -17,12 +17,13 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use tokio::runtime::Handle;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use wire::control::{Answer, Ask, Disk as DiskContent, Refusal};
 use wire::{Links, NodeId, Service};
 
 use crate::Error;
+use crate::archive;
 use crate::client::link::ask_once;
 use crate::driver::{Errand, Input};
 use crate::metrics::Metrics;
@@ -32,7 +33,7 @@ use crate::transport::Transport;
 use crate::view::View;
 
 /// The file in the data folder that holds the member's log.
-const STORE_FILE: &str = "control.redb";
+pub(crate) const STORE_FILE: &str = "control.redb";
 /// How often the first listed node asks the others whether all are empty.
 const FOUND_EVERY: Duration = Duration::from_millis(300);
 /// How long a question to another control node may take.
@@ -126,6 +127,19 @@ impl Control {
             Ok(health) => health.fault.clone().unwrap_or_default(),
             Err(_) => "the control plane's thread has ended".to_owned(),
         }
+    }
+
+    /// A backup of the replicated state, as of what this member has applied: what
+    /// [`crate::restore`] takes.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] while the member does not run.
+    pub async fn backup(&self) -> Result<Vec<u8>, Error> {
+        let (reply, state) = oneshot::channel();
+        let overloaded = || Refusal::Overloaded("the control node's queue".to_owned());
+        self.core.calls.try_send(Call::Backup { reply }).map_err(|_| overloaded())?;
+        let restarts = || Refusal::Unavailable("the control node restarts".to_owned());
+        Ok(archive::seal(state.await.map_err(|_| restarts())??))
     }
 
     pub(crate) fn core(&self) -> Core {

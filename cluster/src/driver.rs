@@ -9,8 +9,10 @@
 //! Does not answer what needs no leader: locating and watching read the published view.
 
 mod asks;
+mod io;
 mod members;
 mod pending;
+mod replica;
 #[cfg(test)]
 mod tests;
 
@@ -18,19 +20,38 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use wire::NodeId;
-use wire::control::{Answer, Ask, ClusterStatus, Disk as DiskContent, Grant, NodeInfo, Refusal};
+use wire::control::{ClusterStatus, Refusal};
 
 use crate::command::{CLOCK_START_UNIX_S, Command, Stamped};
 use crate::leases::Leases;
 use crate::planted::{Bug, is_planted};
-use crate::raft::ready::{Fault, Machine, on_ready};
-use crate::raft::{Message, Node, TICK_MS};
+use crate::raft::ready::{Fault, on_ready};
+use crate::raft::{Node, TICK_MS};
 use crate::scheduler::{Scheduler, Subject};
-use crate::state::{Changes, Conf, State};
+use crate::state::{Changes, State};
 use crate::storage::{Batch, Disk, Identity, Log, StorageError};
 
+pub use io::Leadership;
+pub(crate) use io::{Errand, Figures, Input, Now, Outputs, Published, Token};
 use members::Members;
 use pending::{Parked, Proposals, Reads, Waiting};
+use replica::Replica;
+
+/// What a disk holds that begins with `state`, whose only voter is `raft_id`, in `term`.
+pub(crate) fn first_batch(state: &State, raft_id: u64, term: u64) -> Result<Batch, Fault> {
+    let index = state.revision();
+    let mut snapshot = crate::raft::snapshot(state.encode()?, index, term);
+    snapshot.mut_metadata().mut_conf_state().set_voters(vec![raft_id]);
+    Ok(Batch {
+        identity: Some(Identity { cluster: state.cluster(), raft_id }),
+        hard_state: Some(crate::raft::hard_state(term, 0, index)),
+        base: Some((index, term)),
+        clear: true,
+        snapshot: Some(snapshot),
+        sync: true,
+        ..Batch::default()
+    })
+}
 
 /// When the log is compacted.
 #[derive(Debug, Clone, Copy)]
@@ -52,141 +73,6 @@ impl Default for Compaction {
 const ASLEEP_AFTER: Duration = Duration::from_millis(500);
 /// How often the scheduler looks around.
 const SCHEDULE_EVERY: Duration = Duration::from_millis(100);
-
-/// The time, as the driver is told it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Now {
-    /// Since some fixed point; never goes back.
-    pub mono: Duration,
-    /// Seconds since 1970 by the wall clock, which may jump. No safety rests on it.
-    pub unix_s: u64,
-}
-
-/// Names the asker of a question; chosen by whoever asks.
-pub(crate) type Token = u64;
-
-/// What happens to a member.
-#[derive(Debug)]
-pub(crate) enum Input {
-    /// A message of a peer, protobuf-decoded and addressed to this member.
-    Message(Box<Message>),
-    /// A question of `peer`.
-    Ask {
-        /// Comes back with the answer.
-        token: Token,
-        /// The node that asks, as its certificate says.
-        peer: NodeId,
-        /// The question.
-        ask: Ask,
-    },
-    /// A member could not be reached.
-    Unreachable {
-        /// Its raft id.
-        raft_id: u64,
-    },
-    /// The snapshot for a member has been handed over, or not.
-    SnapshotSent {
-        /// Its raft id.
-        raft_id: u64,
-        /// Whether it arrived.
-        arrived: bool,
-    },
-    /// What an errand of the kind [`Errand::Probe`] found.
-    Probed {
-        /// The raft id the node shall take.
-        raft_id: u64,
-        /// What is on its disk.
-        disk: DiskContent,
-    },
-    /// How an errand of the kind [`Errand::Adopt`] ended.
-    Adopted {
-        /// The raft id.
-        raft_id: u64,
-        /// The node's answer: whether its disk now has the raft id.
-        taken: bool,
-    },
-}
-
-/// Something to ask another control node, once.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Errand {
-    /// What is on its disk?
-    Probe {
-        /// The raft id it shall take.
-        raft_id: u64,
-        /// The node.
-        node: NodeId,
-        /// Where it is.
-        addr: SocketAddr,
-    },
-    /// Take this raft id.
-    Adopt {
-        /// The raft id.
-        raft_id: u64,
-        /// The node.
-        node: NodeId,
-        /// Where it is.
-        addr: SocketAddr,
-        /// The disk the raft id is bound to.
-        disk: u64,
-    },
-}
-
-/// Who leads, as far as a member knows.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Leadership {
-    /// The Raft term.
-    pub term: u64,
-    /// The leader and its address.
-    pub leader: Option<(NodeId, SocketAddr)>,
-    /// Whether this member leads.
-    pub is_leader: bool,
-}
-
-/// What changed in the state, for readers outside the driver.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct Published {
-    /// The log index up to which entries are applied.
-    pub revision: u64,
-    /// Everything is in here; what is not, is gone.
-    pub all: bool,
-    /// Rooms that changed; none for a room that is gone.
-    pub rooms: Vec<(wire::RoomId, Option<Grant>)>,
-    /// Nodes that changed; none for a node that is gone.
-    pub nodes: Vec<(NodeId, Option<NodeInfo>)>,
-}
-
-/// What a step leads to, in the order in which things may be done.
-#[derive(Debug, Default)]
-pub(crate) struct Outputs {
-    /// Messages for peers. They may be lost, doubled and reordered.
-    pub messages: Vec<Message>,
-    /// Answers.
-    pub replies: Vec<(Token, Result<Answer, Refusal>)>,
-    /// What changed, if entries were applied.
-    pub published: Option<Published>,
-    /// Questions for other control nodes.
-    pub errands: Vec<Errand>,
-}
-
-/// Figures of a member.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct Figures {
-    /// The Raft term.
-    pub term: u64,
-    /// Whether it leads.
-    pub is_leader: bool,
-    /// Highest index known to be committed.
-    pub committed: u64,
-    /// Highest index applied.
-    pub applied: u64,
-    /// Entries in the log.
-    pub entries: u64,
-    /// Proposals made.
-    pub proposals: u64,
-    /// Snapshots taken.
-    pub snapshots: u64,
-}
 
 /// A member.
 pub(crate) struct Driver<D: Disk> {
@@ -225,17 +111,7 @@ impl<D: Disk> Driver<D> {
             return Err(StorageError::Damaged { what: "emptiness" }.into());
         }
         let state = State::found(cluster, founders, log.image().disk);
-        let mut snapshot = crate::raft::snapshot(state.encode()?, 1, 1);
-        snapshot.mut_metadata().mut_conf_state().set_voters(vec![1]);
-        let batch = Batch {
-            identity: Some(Identity { cluster, raft_id: 1 }),
-            hard_state: Some(crate::raft::hard_state(1, 0, 1)),
-            base: Some((1, 1)),
-            snapshot: Some(snapshot),
-            sync: true,
-            ..Batch::default()
-        };
-        Ok(log.write(batch)?)
+        Ok(log.write(first_batch(&state, 1, 1)?)?)
     }
 
     /// Binds an empty disk to a raft id: a member that waits for its first snapshot.
@@ -391,6 +267,11 @@ impl<D: Disk> Driver<D> {
             }
             Input::Unreachable { raft_id } => self.node.unreachable(raft_id),
             Input::SnapshotSent { raft_id, arrived } => self.node.snapshot_sent(raft_id, arrived),
+            Input::SlowDisk => {
+                if self.node.is_leader() && self.transfer(None).is_ok() {
+                    tracing::warn!("the disk is slow; handing leadership to another control node");
+                }
+            }
             Input::Probed { raft_id, disk } => self.probed(now, raft_id, disk, out),
             Input::Adopted { raft_id, taken } => self.adopted(now, raft_id, taken, out),
         }
@@ -609,63 +490,5 @@ impl<D: Disk> Driver<D> {
             published.nodes = nodes.collect();
         }
         out.published = Some(published);
-    }
-}
-
-/// What committed entries are applied to, and what that led to since the last step.
-struct Replica {
-    state: State,
-    changes: Changes,
-    /// Results of entries, under the context they were proposed with.
-    outcomes: Vec<(u128, Result<Answer, Refusal>)>,
-    /// Reads that may be answered once an index is applied.
-    readable: Vec<(u64, u64)>,
-    /// Whether there was a state before this start.
-    is_restarted: bool,
-}
-
-impl Replica {
-    fn default_for(identity: Identity) -> Self {
-        Self {
-            state: State::blank(identity.cluster),
-            changes: Changes::default(),
-            outcomes: Vec::new(),
-            readable: Vec::new(),
-            is_restarted: false,
-        }
-    }
-}
-
-impl Machine for Replica {
-    fn restore(&mut self, data: &[u8]) -> Result<(), Fault> {
-        self.state = State::decode(data)?;
-        self.changes = Changes { all: true, ..Changes::default() };
-        Ok(())
-    }
-
-    fn apply(&mut self, index: u64, context: &[u8], data: &[u8]) -> Result<(), Fault> {
-        if data.is_empty() {
-            self.state.pass(index);
-            return Ok(());
-        }
-        let stamped = Stamped::decode(data).map_err(|error| Fault::Entry { index, error })?;
-        if self.is_restarted && is_planted(Bug::ApplyTwice) {
-            let _ = self.state.apply(index, stamped.clone(), &mut self.changes);
-        }
-        let result = self.state.apply(index, stamped, &mut self.changes);
-        if let Ok(context) = context.try_into() {
-            self.outcomes.push((u128::from_be_bytes(context), result));
-        }
-        Ok(())
-    }
-
-    fn configure(&mut self, index: u64, conf: Conf) {
-        self.state.configure(index, conf);
-    }
-
-    fn read_ready(&mut self, index: u64, context: &[u8]) {
-        if let Ok(context) = context.try_into() {
-            self.readable.push((index, u64::from_be_bytes(context)));
-        }
     }
 }

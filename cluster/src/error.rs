@@ -43,6 +43,9 @@ pub enum Error {
     /// The member cannot start.
     #[error(transparent)]
     Fault(#[from] Fault),
+    /// A backup cannot be read.
+    #[error("backup: {0}")]
+    Backup(String),
     /// The control plane's thread cannot be started.
     #[error("control plane thread: {0}")]
     Thread(std::io::Error),
@@ -60,6 +63,7 @@ impl Error {
             | Error::NoRandomness
             | Error::Storage(_)
             | Error::Fault(_)
+            | Error::Backup(_)
             | Error::Thread(_) => false,
         }
     }

@@ -16,6 +16,7 @@
 //!
 //! Raft is never on the media path: without a leader, every running room goes on.
 
+mod archive;
 mod client;
 pub mod command;
 mod control;
@@ -37,6 +38,7 @@ mod transport;
 mod view;
 mod watches;
 
+pub use archive::{EPOCH_JUMP, Refounded, recover, restore};
 pub use client::{
     Client, ClientConfig, LoadCell, NewKey, NodeTable, RoomWatch, Standing, fresh_incarnation,
 };

@@ -119,6 +119,12 @@ impl Metrics {
     }
 }
 
+/// A place for the times of writes nobody watches: offline tools and tests.
+pub(crate) fn unregistered_histogram() -> Histogram {
+    let options = HistogramOpts::new("unregistered", "Not shown.").buckets(SYNC_BUCKETS.to_vec());
+    Histogram::with_opts(options).expect("a name and increasing buckets make a histogram")
+}
+
 /// The label of a refusal, from a closed set.
 pub(crate) fn reason(refusal: &wire::control::Refusal) -> &'static str {
     use wire::control::Refusal;

@@ -4,6 +4,10 @@
 //! a simulation plants at most one bug, on its own thread.
 
 /// A bug that can be planted. Each is one that real systems have shipped.
+#[cfg_attr(
+    not(feature = "sim"),
+    expect(dead_code, unreachable_pub, reason = "planted by simulations alone")
+)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Bug {
     /// Writes are acknowledged before they are on disk.
@@ -28,6 +32,7 @@ pub enum Bug {
     KeepEpochs,
 }
 
+#[cfg(feature = "sim")]
 impl Bug {
     /// All of them.
     pub const ALL: [Bug; 10] = [

@@ -15,7 +15,8 @@ use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 
 pub(crate) use raft::eraftpb::{
-    ConfChangeSingle, ConfChangeType, ConfState, HardState, Message, MessageType, Snapshot,
+    ConfChangeSingle, ConfChangeType, ConfState, Entry, EntryType, HardState, Message, MessageType,
+    Snapshot,
 };
 
 use crate::state::Conf;
@@ -216,6 +217,11 @@ impl<D: Disk> Node<D> {
         };
         Ok(self.raw.mut_store().write(batch)?)
     }
+}
+
+/// Whether an entry carries a command, and not a membership change or nothing.
+pub(crate) fn is_command(entry: &Entry) -> bool {
+    entry.get_entry_type() == EntryType::EntryNormal && !entry.data.is_empty()
 }
 
 /// A snapshot without its configuration.

@@ -34,8 +34,16 @@ use crate::view::View;
 pub(crate) const QUEUE: usize = 16_384;
 /// Most of them taken in one step.
 const MAX_BATCH: usize = 2048;
+/// Why a control node on an empty disk answers nothing.
+const NO_CLUSTER: &str = "this control node is in no cluster yet";
 /// How long a member waits after a fault before it starts again.
 const RESTART_AFTER: Duration = Duration::from_secs(1);
+/// A step that takes longer than this has waited for the disk for too long to lead.
+const SLOW_STEP: Duration = Duration::from_millis(500);
+/// So many slow steps within [`SLOW_WINDOW`], and a leader hands over.
+const MAX_SLOW_STEPS: usize = 2;
+/// See [`MAX_SLOW_STEPS`].
+const SLOW_WINDOW: Duration = Duration::from_secs(5);
 /// So many panics within [`PANIC_WINDOW`] and the member is given up.
 const MAX_PANICS: usize = 5;
 /// See [`MAX_PANICS`].
@@ -47,6 +55,8 @@ pub(crate) enum Call {
     Ask { peer: NodeId, ask: Ask, reply: oneshot::Sender<Result<Answer, Refusal>> },
     /// Anything else that happens to a member.
     Input(Input),
+    /// The state, as bytes.
+    Backup { reply: oneshot::Sender<Result<Vec<u8>, Refusal>> },
     /// All founders' disks are empty: found a cluster.
     Found,
     /// End.
@@ -129,6 +139,9 @@ impl Runtime {
                     // Whoever does not wait any more needs no answer.
                     let _ = reply.send(Err(Refusal::Unavailable(why.to_owned())));
                 }
+                Ok(Call::Backup { reply }) => {
+                    let _ = reply.send(Err(Refusal::Unavailable(why.to_owned())));
+                }
                 Ok(Call::Input(_) | Call::Found) => {}
                 Ok(Call::Stop) | Err(RecvTimeoutError::Disconnected) => return true,
                 Err(RecvTimeoutError::Timeout) => return false,
@@ -170,6 +183,10 @@ impl Runtime {
             let (peer, ask, reply) = match call {
                 Call::Ask { peer, ask, reply } => (peer, ask, reply),
                 Call::Input(_) => continue,
+                Call::Backup { reply } => {
+                    let _ = reply.send(Err(Refusal::Unavailable(NO_CLUSTER.to_owned())));
+                    continue;
+                }
                 Call::Found => {
                     self.found(disk)?;
                     return Ok(Ended::Joined);
@@ -190,11 +207,42 @@ impl Runtime {
                         return Ok(Ended::Joined);
                     }
                 }
-                _ => Err(Refusal::Unavailable("this control node is in no cluster yet".to_owned())),
+                _ => Err(Refusal::Unavailable(NO_CLUSTER.to_owned())),
             };
             let _ = reply.send(answer);
         }
         Ok(Ended::Stopped)
+    }
+
+    /// Waits for something to happen until `until`, and takes what has. False if told to stop.
+    fn gather(
+        &self,
+        driver: &Driver<RedbDisk>,
+        identity: Identity,
+        desk: &mut Desk,
+        until: Instant,
+        inputs: &mut Vec<Input>,
+    ) -> bool {
+        let mut patience = until.saturating_duration_since(Instant::now());
+        while inputs.len() < MAX_BATCH {
+            match self.calls.recv_timeout(patience) {
+                Ok(Call::Ask { peer, ask, reply }) => {
+                    inputs.extend(desk.take(identity, peer, ask, reply));
+                }
+                Ok(Call::Input(input)) => inputs.push(input),
+                Ok(Call::Backup { reply }) => {
+                    let state = driver.state().encode();
+                    let state = state.map_err(|error| Refusal::Unavailable(error.to_string()));
+                    // Whoever does not wait any more needs no backup.
+                    let _ = reply.send(state);
+                }
+                Ok(Call::Found) => {}
+                Ok(Call::Stop) | Err(RecvTimeoutError::Disconnected) => return false,
+                Err(RecvTimeoutError::Timeout) => return true,
+            }
+            patience = Duration::ZERO;
+        }
+        true
     }
 
     /// Runs a member until it is told to stop or faults.
@@ -212,28 +260,25 @@ impl Runtime {
         let mut desk = Desk::default();
         let mut figures = Figures::default();
         let mut next_tick = start;
+        let mut slow_steps: VecDeque<Instant> = VecDeque::new();
         loop {
             let mut inputs = Vec::new();
-            let mut patience = next_tick.saturating_duration_since(Instant::now());
-            while inputs.len() < MAX_BATCH {
-                match self.calls.recv_timeout(patience) {
-                    Ok(Call::Ask { peer, ask, reply }) => {
-                        inputs.extend(desk.take(identity, peer, ask, reply));
-                    }
-                    Ok(Call::Input(input)) => inputs.push(input),
-                    Ok(Call::Found) => {}
-                    Ok(Call::Stop) | Err(RecvTimeoutError::Disconnected) => {
-                        return Ok(Ended::Stopped);
-                    }
-                    Err(RecvTimeoutError::Timeout) => break,
-                }
-                patience = Duration::ZERO;
+            if slow_steps.len() >= MAX_SLOW_STEPS {
+                slow_steps.clear();
+                inputs.push(Input::SlowDisk);
+            }
+            if !self.gather(&driver, identity, &mut desk, next_tick, &mut inputs) {
+                return Ok(Ended::Stopped);
             }
             let at = Instant::now();
             if at >= next_tick {
                 next_tick = at + Driver::<RedbDisk>::TICK;
             }
             let out = driver.step(Now { mono: at - start, unix_s: unix_s() }, inputs)?;
+            if at.elapsed() > SLOW_STEP {
+                slow_steps.push_back(at);
+                slow_steps.retain(|at| at.elapsed() < SLOW_WINDOW);
+            }
             if let Some(published) = out.published {
                 self.view.update(published);
             }

@@ -177,6 +177,32 @@ impl State {
         }
     }
 
+    /// Makes this state the first of a new cluster, of which `founder` is the only member. The
+    /// revision jumps by `jump`, past whatever the former cluster may have granted after this state,
+    /// and every room is granted anew with it. Returns the founder's raft id, which is a fresh one.
+    pub fn refound(
+        &mut self,
+        cluster: ClusterId,
+        founder: (NodeId, SocketAddr),
+        disk: u64,
+        jump: u64,
+    ) -> u64 {
+        let raft_id = self.next_raft_id;
+        self.next_raft_id += 1;
+        self.cluster = cluster;
+        self.revision = self.revision.saturating_add(jump);
+        self.removed.remove(&founder.0);
+        let (node, addr) = founder;
+        let member = Member { node, addr, disk: Some(disk), wanted: true };
+        self.members = BTreeMap::from([(raft_id, member)]);
+        self.conf = Conf { voters: BTreeSet::from([raft_id]), ..Conf::default() };
+        let homes: Vec<NodeId> = self.homes.keys().cloned().collect();
+        for home in homes {
+            self.renew(&home, &mut Changes::default());
+        }
+        raft_id
+    }
+
     /// What a new member knows before it has received anything: the cluster's name.
     #[must_use]
     pub fn blank(cluster: ClusterId) -> Self {

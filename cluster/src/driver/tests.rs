@@ -3,7 +3,8 @@
 use std::sync::{Arc, Mutex};
 
 use wire::control::{
-    Capacity, KeyId, Load, NodeSpec, NodeState, Part, Roles, SecretHash, Versions,
+    Answer, Ask, Capacity, Grant, KeyId, Load, NodeSpec, NodeState, Part, Roles, SecretHash,
+    Versions,
 };
 use wire::{ClusterId, Epoch, Region, RoomId};
 

@@ -55,7 +55,8 @@ impl Net {
     /// Whether anything passes from one node to another at `now`.
     pub(super) fn passes(&self, from: Index, to: Index, now: Duration) -> bool {
         let is_down = (now.as_millis() / FLAP.as_millis()) % 2 == 1;
-        !self.cut.contains(&(from, to)) && !(is_down && self.flapping.contains(&(from, to)))
+        let flaps = is_down && self.flapping.contains(&(from, to));
+        !flaps && !self.cut.contains(&(from, to))
     }
 
     /// When a packet sent now arrives: never, once or twice.

@@ -3,6 +3,7 @@
 //! In: a seed. Out: the first broken promise, or none. Every random draw comes from the seed, every
 //! collection has an order, and nothing asks the real clock.
 
+mod actions;
 mod faults;
 mod packets;
 mod rest;
@@ -15,7 +16,7 @@ use std::time::Duration;
 
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
-use wire::control::{Answer, Ask, KeyId, Refusal, Roles, SecretHash, WatchEvent};
+use wire::control::{Answer, Ask, Refusal, Roles, SecretHash, WatchEvent};
 use wire::{ClusterId, Epoch, NodeId, RoomId};
 
 use super::Counts;
@@ -25,7 +26,7 @@ use super::control::{ControlNode, Woken};
 use super::nemesis::{self, Fault};
 use super::net::{Index, Net};
 use crate::command::CLOCK_START_UNIX_S;
-use crate::driver::{Driver, Errand, Now, Outputs};
+use crate::driver::{Driver, Errand, Input, Now, Outputs};
 use crate::raft::Message;
 
 /// Control nodes there are, voters or not.
@@ -43,6 +44,8 @@ const REST_AFTER: Duration = Duration::from_secs(4);
 const BEAT: Duration = Duration::from_millis(250);
 const SEGMENT: Duration = Duration::from_secs(1);
 const FETCH: Duration = Duration::from_millis(400);
+/// A write that takes longer makes a leader hand over.
+const SLOW_WRITE: Duration = Duration::from_millis(100);
 /// How often a question is asked again, and how often in all.
 const ASK_AGAIN: Duration = Duration::from_millis(700);
 const MAX_ATTEMPTS: u32 = 6;
@@ -320,6 +323,10 @@ impl World {
                 (i, revision).hash(&mut self.digest);
             }
         }
+        if done > self.now + SLOW_WRITE {
+            self.controls[i].put(Input::SlowDisk);
+        }
+        let node = &mut self.controls[i];
         if let Some(published) = out.published {
             for grant in published.rooms.iter().filter_map(|(_, grant)| grant.as_ref()) {
                 self.checker.granted(grant)?;
@@ -374,77 +381,6 @@ impl World {
             leadership.is_leader.then_some((leadership.term, *i))
         };
         (0..CONTROLS).filter_map(|i| leads(&i)).max().map(|(_, i)| i)
-    }
-
-    // === agents ===
-
-    fn beat(&mut self, a: Index) {
-        let jitter = self.jitter(20);
-        self.schedule_in(BEAT + jitter, Event::Beat(a));
-        if !self.agents[a].is_up {
-            return;
-        }
-        let ask = self.agents[a].heartbeat();
-        self.ask(a, ask);
-        self.keep_watch(a);
-    }
-
-    fn act(&mut self, a: Index) {
-        let pause = Duration::from_millis(self.rng.random_range(80..350));
-        self.schedule_in(pause, Event::Act(a));
-        let is_over = self.now > self.heal_at + BUSY_AFTER;
-        if !self.agents[a].is_up || is_over {
-            return;
-        }
-        if self.agents[a].roles == Roles::default() {
-            if self.rng.random_range(0..4) == 0 && !self.is_healed {
-                self.operate();
-            } else if self.is_healed {
-                self.add_missing();
-            }
-            return;
-        }
-        if !self.agents[a].is_registered {
-            return;
-        }
-        let room = room(self.rng.random_range(0..ROOMS));
-        let back = self.rng.random_range(0..4);
-        let held = self.agents[a].held.get(&room).cloned();
-        let known = self.agents[a].known.get(&room).and_then(|known| known.placement.clone());
-        let ask = match (self.rng.random_range(0..10), held) {
-            (0..=3, _) if self.agents[a].is_origin() => {
-                Ask::Claim { room, ingest: self.agents[a].id.clone() }
-            }
-            (4, Some(held)) => Ask::Release { room, epoch: held.epoch, next_msn: held.next_msn },
-            (5 | 6, Some(held)) => Ask::Confirm { room, epoch: held.epoch },
-            (5..=7, None) if known.is_some() => {
-                let epoch = known.map_or(Epoch(0), |grant| grant.epoch);
-                Ask::Confirm { room, epoch }
-            }
-            (7 | 8, _) => {
-                let key = self.checker.fresh_key();
-                Ask::CreateKey { id: KeyId(key), room: key_room(key), hash: hash_of(key) }
-            }
-            _ => {
-                let Some(key) = self.checker.recent_key(back) else { return };
-                Ask::CheckKey { room: key_room(key), hash: hash_of(key) }
-            }
-        };
-        self.ask(a, ask);
-    }
-
-    fn fetch(&mut self, a: Index) {
-        if !self.agents[a].is_up {
-            return;
-        }
-        let known: Vec<_> =
-            self.agents[a].known.values().filter_map(|known| known.placement.clone()).collect();
-        for grant in known {
-            if let Some(home) = self.agents.iter().position(|agent| agent.id == grant.home) {
-                let packet = Packet::Fetch { room: grant.room, epoch: grant.epoch };
-                self.send(agent_index(a), agent_index(home), self.now, packet);
-            }
-        }
     }
 
     // === time ===

@@ -203,11 +203,14 @@ fn fail_here(point: &'static str) -> Result<(), StorageError> {
 }
 
 #[cfg(test)]
+mod torn;
+
+#[cfg(test)]
 mod tests {
     use super::*;
 
     fn open(path: &Path, fresh: u64) -> RedbDisk {
-        let histogram = Histogram::with_opts(prometheus::HistogramOpts::new("a", "a")).unwrap();
+        let histogram = crate::metrics::unregistered_histogram();
         RedbDisk::open(path, fresh, histogram).unwrap()
     }
 
@@ -258,7 +261,7 @@ mod tests {
         put_u64(&mut transaction.open_table(META).unwrap(), FORMAT, 2).unwrap();
         transaction.commit().unwrap();
         drop(disk);
-        let histogram = Histogram::with_opts(prometheus::HistogramOpts::new("a", "a")).unwrap();
+        let histogram = crate::metrics::unregistered_histogram();
         let error = RedbDisk::open(&path, 1, histogram).err().unwrap().to_string();
         assert_eq!(error, "control store has format 2, newer than 1, the highest this build knows");
     }

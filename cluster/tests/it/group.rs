@@ -195,3 +195,41 @@ async fn a_wiped_voter_is_a_new_member() {
     });
     assert_eq!(location.await.generation, grant.generation);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_sole_survivor_founds_anew_and_a_backup_is_restored() {
+    let mut group = Group::found(&["o1", "o2", "o3"]).await;
+    let grant = group.claim("a").await;
+    let key = group.nodes[0].client.create_key(&grant.room).await.unwrap();
+    let backup = within(group.nodes[0].control.as_ref().unwrap().backup()).await.unwrap();
+    let later = group.claim("b").await;
+    for name in ["o1", "o2", "o3"] {
+        group.take(&id(name)).stop().await;
+    }
+    // o2 and o3 are lost for good.
+    let (o1, addr) = group.list[0].clone();
+    let recovered = until("the store is free", || async {
+        cluster::recover(&group.site.data("o1"), &o1, addr).ok()
+    })
+    .await;
+    assert_eq!(recovered.rooms, 2);
+    group.list.truncate(1);
+    group.start("o1").await;
+    group.nodes[0].registered().await;
+    let status = group.voters(&["o1"]).await;
+    assert_eq!(status.cluster, recovered.cluster);
+    assert!(group.nodes[0].client.check_key(&grant.room, &key.key).await.unwrap());
+    let again = group.claim("b").await;
+    assert!(again.epoch.0 > recovered.revision && again.epoch > later.epoch);
+    group.take(&o1).stop().await;
+
+    let data = group.site.data("o9");
+    let restored = cluster::restore(&backup, &data, &id("o9"), addr).unwrap();
+    assert_eq!(restored.rooms, 1, "the room placed after the backup is forgotten");
+    group.list = vec![(id("o9"), addr)];
+    group.start("o9").await;
+    group.nodes[0].registered().await;
+    assert!(group.nodes[0].client.check_key(&grant.room, &key.key).await.unwrap());
+    let fresh = group.claim("a").await;
+    assert!(fresh.epoch.0 > restored.revision && fresh.epoch > grant.epoch);
+}

@@ -15,37 +15,11 @@ impl World {
     pub(super) fn strike(&mut self, fault: Fault) -> Result<(), Violation> {
         self.counts.faults += 1;
         self.trace(|| format!("{fault:?}"));
-        let everyone: Vec<Index> = (0..CONTROLS + self.agents.len()).collect();
         let victim = self.rng.random_range(0..self.voters);
         let leader = self.leader().unwrap_or(victim);
         match fault {
-            Fault::Split => {
-                let mask: u32 = self.rng.random();
-                let side = |i: &&Index| mask >> (**i % 32) & 1 == 0;
-                let left: Vec<Index> = everyone.iter().filter(side).copied().collect();
-                let right: Vec<Index> = everyone.iter().filter(|i| !side(i)).copied().collect();
-                self.net.cut(&left, &right);
-                self.net.cut(&right, &left);
-            }
-            Fault::OneWay => {
-                let others = without(&everyone, victim);
-                match self.rng.random_range(0..2) {
-                    0 => self.net.cut(&[victim], &others),
-                    _ => self.net.cut(&others, &[victim]),
-                }
-            }
-            Fault::Flap => {
-                let others = without(&everyone, victim);
-                self.net.flap(&[victim], &others);
-                self.net.flap(&others, &[victim]);
-            }
-            Fault::IsolateLeader => {
-                let others = match self.rng.random_range(0..2) {
-                    0 => without(&everyone, leader),
-                    _ => without(&everyone[..CONTROLS], leader),
-                };
-                self.net.cut(&[leader], &others);
-                self.net.cut(&others, &[leader]);
+            Fault::Split | Fault::OneWay | Fault::Flap | Fault::IsolateLeader => {
+                self.cut_links(fault, victim, leader);
             }
             Fault::Mend => self.net.mend(),
             Fault::Weather => {
@@ -92,12 +66,54 @@ impl World {
             }
             Fault::CutAgent => {
                 let a = agent_index(self.rng.random_range(0..ORIGINS + EDGES));
-                let others = without(&everyone, a);
-                self.net.cut(&[a], &others);
-                self.net.cut(&others, &[a]);
+                self.isolate(a, &self.everyone());
             }
         }
         Ok(())
+    }
+
+    fn everyone(&self) -> Vec<Index> {
+        (0..CONTROLS + self.agents.len()).collect()
+    }
+
+    /// Cuts one node off from others, both ways.
+    fn isolate(&mut self, one: Index, from: &[Index]) {
+        self.net.cut(&[one], from);
+        self.net.cut(from, &[one]);
+    }
+
+    fn cut_links(&mut self, fault: Fault, victim: Index, leader: Index) {
+        let everyone = self.everyone();
+        match fault {
+            Fault::Split => {
+                let mask: u32 = self.rng.random();
+                let side = |i: &&Index| mask >> (**i % 32) & 1 == 0;
+                let left: Vec<Index> = everyone.iter().filter(side).copied().collect();
+                let right: Vec<Index> = everyone.iter().filter(|i| !side(i)).copied().collect();
+                self.net.cut(&left, &right);
+                self.net.cut(&right, &left);
+            }
+            Fault::OneWay => {
+                let others = without(&everyone, victim);
+                match self.rng.random_range(0..2) {
+                    0 => self.net.cut(&[victim], &others),
+                    _ => self.net.cut(&others, &[victim]),
+                }
+            }
+            Fault::Flap => {
+                let others = without(&everyone, victim);
+                self.net.flap(&[victim], &others);
+                self.net.flap(&others, &[victim]);
+            }
+            Fault::IsolateLeader => {
+                let from = match self.rng.random_range(0..2) {
+                    0 => &everyone[..],
+                    _ => &everyone[..CONTROLS],
+                };
+                self.isolate(leader, from);
+            }
+            _ => {}
+        }
     }
 
     fn crash_if_up(&mut self, i: Index) {

@@ -41,7 +41,7 @@ impl World {
         if is_snapshot {
             let arrived = !arrivals.is_empty();
             self.controls[from].put(Input::SnapshotSent { raft_id, arrived });
-        } else if arrivals.is_empty() && at.subsec_micros() % 3 == 0 {
+        } else if arrivals.is_empty() && at.subsec_micros().is_multiple_of(3) {
             self.controls[from].put(Input::Unreachable { raft_id });
         }
         for arrival in arrivals {
