@@ -289,6 +289,7 @@ async fn an_encoder_that_goes_away_while_its_room_is_sought_is_noticed() {
     assert_eq!(timeout(PATIENCE, intake.recv()).await.unwrap(), None);
     let gone = |server: &Server| server.metrics.rtmp_connections.get() == 0;
     server.eventually("no connection left", gone).await;
+    assert_eq!(server.refused("unavailable"), 0, "noticed, not timed out");
 }
 
 #[tokio::test]

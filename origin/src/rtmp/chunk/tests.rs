@@ -317,7 +317,7 @@ fn partial_messages_are_bounded_in_number_and_bytes() {
     Writer::default().set_chunk_size(&mut set_size, 65_536);
     read(&mut reader, &set_size).unwrap();
     let limit = Limits::PUBLISHER.partial_bytes;
-    let error = (0..)
+    let error = (0..1000)
         .flat_map(|round| (3u8..7).map(move |id| (round, id)))
         .find_map(|(round, id)| {
             let mut bytes =
