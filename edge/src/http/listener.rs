@@ -16,6 +16,7 @@ use prometheus::IntGauge;
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::Instant;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::task::TaskTracker;
 
@@ -29,6 +30,8 @@ use crate::metrics::Refusal;
 const BACKLOG: u32 = 4096;
 /// Pause after an accept error such as "too many open files".
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
+/// How often that is logged.
+const WARN_EVERY: Duration = Duration::from_secs(1);
 /// What an HTTP/2 client with prior knowledge sends first (RFC 9113 section 3.4).
 const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
@@ -56,6 +59,7 @@ impl Listener {
     pub(crate) async fn run(self) {
         let protocols = Arc::new(Protocols::default());
         let drain = self.ending.drain.clone();
+        let mut quiet_until = Instant::now();
         loop {
             let permit = Arc::clone(&self.permits).acquire_owned();
             let Some(Ok(permit)) = drain.run_until_cancelled(permit).await else { return };
@@ -64,7 +68,10 @@ impl Listener {
                 Ok((tcp, peer)) => self.admit(tcp, peer, permit, &protocols),
                 Err(error) if is_of_the_peer(&error) => {}
                 Err(error) => {
-                    tracing::warn!(%error, "cannot accept viewers; pausing");
+                    if Instant::now() >= quiet_until {
+                        tracing::warn!(%error, "cannot accept viewers; trying again");
+                        quiet_until = Instant::now() + WARN_EVERY;
+                    }
                     let _ = drain.run_until_cancelled(tokio::time::sleep(ACCEPT_BACKOFF)).await;
                 }
             }
