@@ -24,9 +24,9 @@ use axum::{
 use http::{HeaderValue, StatusCode, header};
 use prometheus::IntCounterVec;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _};
-use tokio::{net::TcpListener, sync::watch, task::JoinHandle};
+use tokio::{net::TcpListener, sync::watch};
 use tokio_rustls::TlsAcceptor;
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 use crate::{
     assemble::in_use,
@@ -68,7 +68,8 @@ pub struct Shown {
 pub struct Listener {
     /// Where it listens, with the real port.
     pub address: SocketAddr,
-    task: JoinHandle<()>,
+    /// Dropped without [`Listener::closed`], it ends at once.
+    task: AbortOnDropHandle<()>,
 }
 
 impl Listener {
@@ -81,8 +82,8 @@ impl Listener {
         let socket =
             TcpListener::bind(&address).await.with_context(|| in_use("admin.listen", &address))?;
         let address = socket.local_addr()?;
-        let task = tokio::spawn(listener::serve(socket, None, router(shown, Door::Admin), closed));
-        Ok(Self { address, task })
+        let serve = listener::serve(socket, None, router(shown, Door::Admin), closed);
+        Ok(Self { address, task: AbortOnDropHandle::new(tokio::spawn(serve)) })
     }
 
     /// Opens `api.listen` where it is not off.
@@ -96,8 +97,8 @@ impl Listener {
         let socket =
             TcpListener::bind(address).await.with_context(|| in_use("api.listen", &address))?;
         let address = socket.local_addr()?;
-        let task = tokio::spawn(listener::serve(socket, tls, router(shown, Door::Api), closed));
-        Ok(Some(Self { address, task }))
+        let serve = listener::serve(socket, tls, router(shown, Door::Api), closed);
+        Ok(Some(Self { address, task: AbortOnDropHandle::new(tokio::spawn(serve)) }))
     }
 
     /// Waits until the requests in flight are answered, after its token was cancelled.

@@ -131,6 +131,12 @@ impl Config {
         }
     }
 
+    /// Whether `key` has a value of its own, and not the default.
+    #[must_use]
+    pub fn is_set(&self, key: &str) -> bool {
+        *self.settings.get(key).1 != Place::Default
+    }
+
     /// Whether this node has `role`.
     #[must_use]
     pub fn has(&self, role: Role) -> bool {

@@ -96,45 +96,43 @@ impl Options {
 }
 
 impl Dev {
-    /// Starts everything; when it returns, every listener answers and every node has joined.
+    /// Starts everything; when it returns, every listener answers and every node has joined. When it
+    /// fails, what had started has been stopped.
     ///
     /// # Errors
     /// A wrong configuration, a data folder in use, or a port in use; names the key to change.
     pub async fn start(options: Options) -> anyhow::Result<Self> {
+        let mut nodes = Vec::new();
+        let started = Self::launch(options, &mut nodes).await;
+        for node in nodes.into_iter().rev() {
+            node.stop(Instant::now()).await;
+        }
+        started
+    }
+
+    /// Leaves the nodes that have started in `nodes` when it fails.
+    async fn launch(options: Options, nodes: &mut Vec<Node>) -> anyhow::Result<Self> {
         let sources = Sources { dev: true, ..options.sources };
         let mut config = Config::load(&sources)?;
-        let (data, temporary) = data_folder(options.data)?;
+        let named =
+            options.data.or_else(|| config.is_set("node.data").then(|| config.node.data.clone()));
+        let (data, temporary) = data_folder(named)?;
         config.node.data = data;
-        let authority = authority(&config.node.data.join("ca"))?;
-
         let metrics = Metrics::new(&Versions::of_this_build())?;
         let facts = Facts::default();
-        let stop = CancellationToken::new();
-        let origin = plan(&config, "o1", &[Role::Control, Role::Origin], &authority)?;
-        let origin = Node::start(origin, &config, metrics.node()?, &facts).await?;
-        let cluster = origin.address();
-        let control = vec![ControlNode { id: origin.id().clone(), address: cluster.to_string() }];
-        let rtmp = origin.rtmp().context("the origin has an RTMP listener")?;
-
-        let mut nodes = vec![origin];
-        let mut http = Vec::new();
-        for number in 1..=options.edges {
-            let mut edge = plan(&config, &format!("e{number}"), &[Role::Edge], &authority)?;
-            edge.cluster_listen.set_port(0);
-            edge.control.clone_from(&control);
-            if number > 1 {
-                edge.http_listen.set_port(0);
-            }
-            let edge = Node::start(edge, &config, metrics.node()?, &facts).await?;
-            http.extend(edge.http());
-            nodes.push(edge);
+        launch_nodes(&config, options.edges, &metrics, &facts, nodes).await?;
+        if !facts.ready_within(READY_TIMEOUT).await {
+            bail!("the cluster did not get ready: {}", facts.not_ready().join("; "));
         }
 
+        let origin = &nodes[0];
+        let rtmp = origin.rtmp().context("the origin has an RTMP listener")?;
         let (config, live) = watch::channel(Arc::new(config));
+        let stop = CancellationToken::new();
         let shown = Shown {
             config: live,
-            client: nodes[0].client().clone(),
-            refused: nodes[0].refused().clone(),
+            client: origin.client().clone(),
+            refused: origin.refused().clone(),
             metrics,
             facts: facts.clone(),
             rtmp: Some(rtmp),
@@ -144,26 +142,14 @@ impl Dev {
         let admin_closed = CancellationToken::new();
         let admin = admin::Listener::admin(shown.clone(), admin_closed.clone()).await?;
         let api = admin::Listener::api(shown, admin_closed.clone()).await?;
-        let ports = Ports { rtmp, http, admin: admin.address, cluster };
-        if !facts.ready_within(READY_TIMEOUT).await {
-            bail!("the cluster did not get ready: {}", facts.not_ready().join("; "));
-        }
-        let mut dev = Self {
-            ports,
-            facts,
-            config,
-            nodes,
-            admin,
-            api,
-            demo: None,
-            stop,
-            admin_closed,
-            temporary,
+        let http = nodes.iter().filter_map(Node::http).collect();
+        let ports = Ports { rtmp, http, admin: admin.address, cluster: origin.address() };
+        let demo = match options.demo {
+            true => Some(Demo::start(origin, rtmp, config.borrow().auth.publish_open).await?),
+            false => None,
         };
-        if options.demo {
-            dev.demo = Some(dev.start_demo().await?);
-        }
-        Ok(dev)
+        let nodes = std::mem::take(nodes);
+        Ok(Self { ports, facts, config, nodes, admin, api, demo, stop, admin_closed, temporary })
     }
 
     /// Where everything listens.
@@ -226,23 +212,23 @@ impl Dev {
         }
         drop(temporary);
     }
-
-    async fn start_demo(&self) -> anyhow::Result<Demo> {
-        let room = RoomId::parse(DEMO_ROOM).context("the demo's room")?;
-        let (key, token) = if self.config.borrow().auth.publish_open {
-            (None, None)
-        } else {
-            let key = self.nodes[0].client().create_key(&room).await?;
-            (Some(key.id), Some(key.key))
-        };
-        let stop = CancellationToken::new();
-        let target = demo::Target { rtmp: on_loopback(self.ports.rtmp), room, token };
-        let task = tokio::spawn(demo::run(TestCard::built_in(), target, stop.clone()));
-        Ok(Demo { task, stop, key })
-    }
 }
 
 impl Demo {
+    async fn start(origin: &Node, rtmp: SocketAddr, publish_open: bool) -> anyhow::Result<Self> {
+        let room = RoomId::parse(DEMO_ROOM).context("the demo's room")?;
+        let (key, token) = if publish_open {
+            (None, None)
+        } else {
+            let key = origin.client().create_key(&room).await?;
+            (Some(key.id), Some(key.key))
+        };
+        let stop = CancellationToken::new();
+        let target = demo::Target { rtmp: on_loopback(rtmp), room, token };
+        let task = tokio::spawn(demo::run(TestCard::built_in(), target, stop.clone()));
+        Ok(Self { task, stop, key })
+    }
+
     async fn end(self, client: &cluster::Client) {
         self.stop.cancel();
         // An error is a panic, which has been reported where it happened.
@@ -253,6 +239,31 @@ impl Demo {
             tracing::warn!(%key, %error, "the test card's publish key is left behind");
         }
     }
+}
+
+/// Starts `o1`, then the edges, each into `nodes` as soon as it runs.
+async fn launch_nodes(
+    config: &Config,
+    edges: u16,
+    metrics: &Metrics,
+    facts: &Facts,
+    nodes: &mut Vec<Node>,
+) -> anyhow::Result<()> {
+    let authority = authority(&config.node.data.join("ca"))?;
+    let origin = plan(config, "o1", &[Role::Control, Role::Origin], &authority)?;
+    let origin = Node::start(origin, config, metrics.node()?, facts).await?;
+    let control = ControlNode { id: origin.id().clone(), address: origin.address().to_string() };
+    nodes.push(origin);
+    for number in 1..=edges {
+        let mut edge = plan(config, &format!("e{number}"), &[Role::Edge], &authority)?;
+        edge.cluster_listen.set_port(0);
+        edge.control.push(control.clone());
+        if number > 1 {
+            edge.http_listen.set_port(0);
+        }
+        nodes.push(Node::start(edge, config, metrics.node()?, facts).await?);
+    }
+    Ok(())
 }
 
 fn plan(config: &Config, id: &str, roles: &[Role], authority: &Authority) -> anyhow::Result<Plan> {

@@ -13,7 +13,7 @@ use wire::IdentityFiles;
 use crate::{
     admin::{self, Shown, open_door},
     assemble::{Node, Plan, STOP_MARGIN},
-    config::{Config, Sources, value::host_port},
+    config::{Config, Role, Sources, value::host_port},
     facts::Facts,
     shutdown::{Signals, drained},
     telemetry::{Logs, Metrics},
@@ -143,6 +143,9 @@ fn plan(config: &Config) -> anyhow::Result<Plan> {
         bail!("node.id is not set; give this node the name that its certificate carries");
     };
     let cluster = &config.cluster;
+    if cluster.control.is_empty() && !config.has(Role::Control) {
+        bail!("cluster.control is not set; list the control nodes, as in [\"o1@10.0.0.1:7400\"]");
+    }
     let (Some(ca), Some(cert), Some(key)) = (&cluster.ca, &cluster.cert, &cluster.key) else {
         bail!(
             "cluster.ca, cluster.cert and cluster.key must be set; make the files with: \

@@ -1,4 +1,5 @@
 //! The binary as a script meets it: exit codes, what is on stdout, signals.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking, in its helpers too")]
 
 use std::{
     io::{BufRead as _, BufReader, Read as _},
@@ -133,6 +134,7 @@ fn run_says_what_it_lacks() {
         ("", "node.id is not set"),
         ("[node]\nid = \"o1\"\n", "tidewater certs node --dir certs o1"),
         ("[cluster]\nca = \"a\"\ncert = \"b\"\nkey = \"c\"\n[node]\nid = \"o1\"\n", "cannot read"),
+        ("[node]\nid = \"e1\"\nroles = [\"edge\"]\n", "cluster.control is not set"),
         ("[nod]\nid = \"o1\"\n", "did you mean node?"),
     ];
     for (toml, says) in lacks {

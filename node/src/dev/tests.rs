@@ -25,6 +25,28 @@ async fn data_outlives_the_process() {
 }
 
 #[tokio::test]
+async fn the_data_folder_may_be_a_setting() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("d");
+    let options = Options::for_tests().set("node.data", data.to_str().unwrap());
+    let dev = Dev::start(options).await.unwrap();
+    assert!(data.join("o1").is_dir());
+    dev.stop(GRACE).await;
+    assert!(data.join("o1").is_dir(), "a named folder stays");
+}
+
+#[tokio::test]
+async fn what_had_started_is_stopped_when_the_rest_cannot() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let options = Options::for_tests()
+        .set("rtmp.listen", &free.to_string())
+        .set("http.listen", &taken.local_addr().unwrap().to_string());
+    assert!(Dev::start(options).await.is_err());
+    std::net::TcpListener::bind(free).expect("the origin has let go of its port");
+}
+
+#[tokio::test]
 async fn a_data_folder_has_one_cluster() {
     let folder = tempfile::tempdir().unwrap();
     let options = || Options { data: Some(folder.path().to_owned()), ..Options::for_tests() };
