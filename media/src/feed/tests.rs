@@ -232,7 +232,9 @@ fn holes_and_contradictions_are_refused() {
     assert!(feed.apply(vec![Entry::Header(older)]).is_err(), "epochs never go down");
     let mut changed = header(7);
     changed.constants = Some(Constants { target_duration_s: 3, part_target_ms: 210 });
-    assert!(feed.apply(vec![Entry::Header(changed)]).is_err(), "constants are constant");
+    assert!(feed.apply(vec![Entry::Header(changed.clone())]).is_err(), "constants are constant");
+    changed.constants = None;
+    assert!(feed.apply(vec![Entry::Header(changed)]).is_err(), "and stay");
 }
 
 #[test]
@@ -257,6 +259,10 @@ fn a_new_home_without_a_past_jumps_forward() {
     ])
     .unwrap();
     let manifest = feed.manifest();
+    assert_eq!(manifest.config().unwrap().tracks, next.tracks, "a reused id is the newest");
+    let late = Feed::new(header(9), Limits::default());
+    late.apply(feed.attach().0).unwrap();
+    assert_eq!(late.said(), *manifest, "who subscribes late is told the same");
     assert_eq!(manifest.segments().len(), 1);
     assert_eq!(manifest.last().unwrap().config.tracks, next.tracks);
     assert!(matches!(feed.segment(Epoch(7), Msn(10)), Lookup::Ready(_)), "still fetchable");

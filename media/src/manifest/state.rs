@@ -242,8 +242,8 @@ impl Manifest {
             return fail(format!("epoch {} after {}", header.epoch, self.header.epoch));
         }
         if header.epoch == self.header.epoch
-            && let Some(was) = self.header.constants
-            && header.constants.is_some_and(|now| now != was)
+            && self.header.constants.is_some()
+            && header.constants != self.header.constants
         {
             return fail("the constants of a room never change".into());
         }
@@ -253,14 +253,13 @@ impl Manifest {
     }
 
     fn apply_config(&mut self, config: &Config) -> Result<bool, ApplyError> {
-        if let Some(known) = self.configs.iter_mut().find(|c| c.id == config.id) {
-            if **known == *config {
+        if let Some(at) = self.configs.iter().position(|c| c.id == config.id) {
+            if self.configs.get(at).is_some_and(|known| **known == *config) {
                 return Ok(false);
             }
-            // Only a home that lost its past reuses an id, and it says so by a new epoch; segments
-            // hold their own configuration, so replacing it here touches none of them.
-            *known = Arc::new(config.clone());
-            return Ok(true);
+            // Only a home that lost its past reuses an id, under a new epoch. Segments hold their own
+            // configuration, so this takes it from none of them; the new one is the newest.
+            self.configs.remove(at);
         }
         if self.configs.len() == MAX_CONFIGS {
             self.configs.pop_front();
