@@ -230,7 +230,8 @@ pub(crate) async fn receive(
         Ok(Place::There(grant)) => {
             let not_home = Reply::NotHome { epoch: grant.epoch, hint: Some(grant.home) };
             sender.write_message(&not_home).await?;
-            return Ok(sender.finish());
+            sender.finish();
+            return Ok(());
         }
         Err(refusal) => return stop(sender, refusal).await,
     };

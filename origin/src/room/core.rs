@@ -55,7 +55,7 @@ impl Core {
             generation: grant.generation,
             msn_base: grant.msn_base,
         };
-        let segmenter = Segmenter::new(config.segmenter.clone(), identity);
+        let segmenter = Segmenter::new(config.segmenter, identity);
         let grace_ms = u64::try_from(config.publish_grace.as_millis()).unwrap_or(u64::MAX);
         Self {
             room: grant.room.clone(),
