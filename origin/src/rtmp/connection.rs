@@ -210,6 +210,7 @@ impl<P: Publishes> Actor<P> {
             }
         };
         let Some(live) = &mut self.live else { return Ok(None) };
+        let is_media = !matches!(message, IngestMessage::Metadata { .. });
         let sent = tokio::select! {
             biased;
             sent = live.publication.send(message, ROOM_TIME) => sent,
@@ -219,7 +220,12 @@ impl<P: Publishes> Actor<P> {
             }
         };
         match sent {
-            Ok(()) => Ok(None),
+            Ok(()) => {
+                if is_media {
+                    self.session.delivered(Instant::now().into_std());
+                }
+                Ok(None)
+            }
             Err(Undelivered::Kicked(refusal)) => {
                 self.last_word(refusal, End::Kicked).await.map(Some)
             }

@@ -182,6 +182,14 @@ impl Session {
         }
     }
 
+    /// Says that the room took the last media at `now`. Until then the peer was not read, so the wait
+    /// is not its silence.
+    pub fn delivered(&mut self, now: Instant) {
+        if let Phase::Publishing { last_media, .. } = &mut self.phase {
+            *last_media = now;
+        }
+    }
+
     /// Refuses the publish that is undecided, or ends the one under way: tells the peer `code` and
     /// `description`. All further input is thrown away; send the output, then close the connection.
     pub fn close(&mut self, code: &str, description: &str) {

@@ -459,6 +459,13 @@ fn deadlines_follow_the_phases() {
     assert_eq!(encoder.session.poll_deadline(), Some(start + MEDIA_TIME), "data is no media");
     encoder.message(kind::AUDIO, 0, b"").unwrap();
     assert_eq!(encoder.session.poll_deadline(), Some(encoder.now + MEDIA_TIME));
+    encoder.now += Duration::from_secs(9);
+    encoder.session.delivered(encoder.now);
+    assert_eq!(
+        encoder.session.poll_deadline(),
+        Some(encoder.now + MEDIA_TIME),
+        "the room was slow"
+    );
     let error = encoder.session.on_deadline(encoder.now + MEDIA_TIME).unwrap_err();
     assert_eq!(
         (error.to_string().as_str(), error.reason()),
