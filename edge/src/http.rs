@@ -197,6 +197,8 @@ fn finish(method: &Method, reply: Reply) -> Reply {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn demo() -> RoomId {
@@ -256,6 +258,15 @@ mod tests {
             let route = Route::parse(path);
             let nothing = matches!(route, Route::None(_)) || path.is_empty();
             assert!(nothing, "{path}: {route:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_path_is_something_or_nothing(path in "(/(live|main|watch|[a-zé%.-]{0,6}|[sp][0-9]{0,25}-[0-9]{0,25}\\.m4s)){0,7}") {
+            if let Route::Hls(room, _) | Route::Flv(room) = Route::parse(&path) {
+                prop_assert!(path.contains(room.app()) && path.contains(room.name()));
+            }
         }
     }
 }

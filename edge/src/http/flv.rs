@@ -22,6 +22,9 @@ use crate::metrics::{Close, Protocol, Refusal};
 use crate::room::Missed;
 use crate::ws;
 
+/// Pause before a room is tried again that has just changed.
+const AGAIN_AFTER: Duration = Duration::from_millis(50);
+
 const FLV: HeaderValue = HeaderValue::from_static("video/x-flv");
 
 /// Answers a request for a room's FLV. On HTTP/1.x this does not return when it succeeds.
@@ -96,9 +99,9 @@ async fn take_seat(app: &App, room: &RoomId, protocol: Protocol) -> Result<Seat,
                     let status = http::StatusCode::INTERNAL_SERVER_ERROR;
                     return Err(reply::problem(status, NO_STORE, detail));
                 }
-                Some(_) => {} // it has just changed: there is a new one
+                Some(_) => tokio::time::sleep(AGAIN_AFTER).await, // there is a new one
             },
-            Err(Missed::Retired) => {}
+            Err(Missed::Retired) => tokio::time::sleep(AGAIN_AFTER).await,
             Err(Missed::TimedOut) => return Err(starting()),
         }
     }
