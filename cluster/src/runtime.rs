@@ -36,18 +36,21 @@ pub(crate) const QUEUE: usize = 16_384;
 const MAX_BATCH: usize = 2048;
 /// Why a control node on an empty disk answers nothing.
 const NO_CLUSTER: &str = "this control node is in no cluster yet";
-/// How long a member waits after a fault before it starts again.
-const RESTART_AFTER: Duration = Duration::from_secs(1);
+/// How long a member waits after a fault before it starts again; doubles with each fault within
+/// [`FAULT_WINDOW`], up to [`MAX_RESTART_AFTER`].
+const RESTART_AFTER: Duration = Duration::from_millis(50);
+/// See [`RESTART_AFTER`].
+const MAX_RESTART_AFTER: Duration = Duration::from_secs(2);
+/// How long a fault counts.
+const FAULT_WINDOW: Duration = Duration::from_secs(60);
+/// So many panics within [`FAULT_WINDOW`] and the member is given up.
+const MAX_PANICS: usize = 5;
 /// A step that takes longer than this has waited for the disk for too long to lead.
 const SLOW_STEP: Duration = Duration::from_millis(500);
 /// So many slow steps within [`SLOW_WINDOW`], and a leader hands over.
 const MAX_SLOW_STEPS: usize = 2;
 /// See [`MAX_SLOW_STEPS`].
 const SLOW_WINDOW: Duration = Duration::from_secs(5);
-/// So many panics within [`PANIC_WINDOW`] and the member is given up.
-const MAX_PANICS: usize = 5;
-/// See [`MAX_PANICS`].
-const PANIC_WINDOW: Duration = Duration::from_secs(60);
 
 /// What is sent to the thread.
 pub(crate) enum Call {
@@ -104,35 +107,39 @@ enum Ended {
 impl Runtime {
     /// Runs until told to stop, or given up.
     pub(crate) fn run(self) {
-        let mut panics: VecDeque<Instant> = VecDeque::new();
+        let mut faults: VecDeque<(Instant, bool)> = VecDeque::new();
         loop {
+            let mut is_panic = false;
             let fault = match catch_unwind(AssertUnwindSafe(|| self.live())) {
                 Ok(Ok(Ended::Stopped)) => return,
                 Ok(Ok(Ended::Joined)) => continue,
                 Ok(Err(fault)) => fault.to_string(),
                 Err(panic) => {
-                    panics.push_back(Instant::now());
-                    panics.retain(|at| at.elapsed() < PANIC_WINDOW);
+                    is_panic = true;
                     format!("panic: {}", panic_text(panic.as_ref()))
                 }
             };
             self.metrics.restarts.inc();
-            let failed = panics.len() >= MAX_PANICS;
+            faults.push_back((Instant::now(), is_panic));
+            faults.retain(|(at, _)| at.elapsed() < FAULT_WINDOW);
+            let failed = faults.iter().filter(|(_, is_panic)| *is_panic).count() >= MAX_PANICS;
+            let doublings = faults.len().min(16) as u32;
+            let pause = (RESTART_AFTER * (1 << doublings) / 2).min(MAX_RESTART_AFTER);
             tracing::error!(%fault, failed, "the control plane of this node stopped");
             self.health.send_modify(|health| {
                 health.fault = Some(fault.clone());
                 health.leadership = Leadership::default();
                 health.failed = failed;
             });
-            if failed || self.refuse_all(&fault) {
+            if failed || self.refuse_all(&fault, pause) {
                 return;
             }
         }
     }
 
     /// Refuses questions for a while. True if told to stop.
-    fn refuse_all(&self, why: &str) -> bool {
-        let until = Instant::now() + RESTART_AFTER;
+    fn refuse_all(&self, why: &str, pause: Duration) -> bool {
+        let until = Instant::now() + pause;
         loop {
             match self.calls.recv_timeout(until.saturating_duration_since(Instant::now())) {
                 Ok(Call::Ask { reply, .. }) => {

@@ -10,7 +10,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use wire::control::{Load, NodeInfo, NodeState};
+use wire::control::{Load, NodeInfo, NodeState, Roles};
 use wire::{NodeId, RoomId};
 
 use crate::command::Command;
@@ -156,7 +156,7 @@ impl Scheduler {
                 continue;
             }
             let ingest = self.ingests.get(room).or(placed.ingest.as_ref());
-            let nodes = candidates(now, state, leases).map(|mut node| {
+            let nodes = origins(now, state, leases).map(|mut node| {
                 node.homes += homes_added.get(&node.info.spec.id).copied().unwrap_or(0);
                 node
             });
@@ -178,13 +178,15 @@ impl Scheduler {
     }
 }
 
-/// The node table as placement sees it.
-pub(crate) fn candidates<'a>(
+/// The origins of the node table as placement sees them. A large cluster has a thousand edges for a
+/// few origins, and a death or a storm of activations asks this for thousands of rooms.
+pub(crate) fn origins<'a>(
     now: Duration,
     state: &'a State,
     leases: &'a Leases,
 ) -> impl Iterator<Item = Candidate<'a>> {
-    state.nodes().map(move |info| {
+    let origins = state.nodes().filter(|info| info.spec.roles.has(Roles::ORIGIN));
+    origins.map(move |info| {
         let id = &info.spec.id;
         let load: Load = leases.load(id).unwrap_or_default();
         let homes = u32::try_from(state.rooms_of(id).len()).unwrap_or(u32::MAX);
@@ -194,7 +196,7 @@ pub(crate) fn candidates<'a>(
 
 #[cfg(test)]
 mod tests {
-    use wire::control::{Answer, Capacity, Grant, NodeSpec, Roles, Versions};
+    use wire::control::{Answer, Capacity, Grant, NodeSpec, Versions};
     use wire::{ClusterId, Region};
 
     use super::*;

@@ -17,6 +17,7 @@ mod control;
 mod disk;
 mod nemesis;
 mod net;
+pub mod scale;
 mod world;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};

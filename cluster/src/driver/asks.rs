@@ -13,7 +13,7 @@ use super::{Driver, Now, Outputs, Token};
 use crate::command::Command;
 use crate::placement;
 use crate::planted::{Bug, is_planted};
-use crate::scheduler::candidates;
+use crate::scheduler::origins;
 use crate::storage::Disk;
 
 impl<D: Disk> Driver<D> {
@@ -197,7 +197,7 @@ impl<D: Disk> Driver<D> {
         let ingest = is_origin.then_some(ingest);
         let current = state.room(&room);
         let avoid = current.map(|placed| &placed.home);
-        let nodes = candidates(now.mono, state, &self.leases);
+        let nodes = origins(now.mono, state, &self.leases);
         let home = placement::home(&room, ingest, avoid, nodes).ok_or(Refusal::NoHome)?;
         let replaces = current.map(|placed| placed.epoch);
         let ingest = ingest.cloned();
@@ -227,7 +227,7 @@ impl<D: Disk> Driver<D> {
                 Some(_) => to,
             },
             None => {
-                let nodes = candidates(now.mono, state, &self.leases);
+                let nodes = origins(now.mono, state, &self.leases);
                 placement::home(&room, None, Some(&placed.home), nodes).ok_or(Refusal::NoHome)?
             }
         };
