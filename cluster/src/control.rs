@@ -38,6 +38,8 @@ pub(crate) const STORE_FILE: &str = "control.redb";
 const FOUND_EVERY: Duration = Duration::from_millis(300);
 /// How long a question to another control node may take.
 const ERRAND_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long a leader that ends waits for another to take over.
+const HAND_OVER_TIMEOUT: Duration = Duration::from_secs(1);
 /// Errands under way; further ones wait for the driver to send them again.
 const ERRANDS: usize = 64;
 /// Most control nodes in a list: five vote, a few more may be learners or on their way.
@@ -56,6 +58,7 @@ pub struct ControlConfig {
 
 /// A running control node.
 pub struct Control {
+    node: NodeId,
     core: Core,
     service: Arc<ControlService>,
     health: watch::Receiver<Health>,
@@ -97,13 +100,14 @@ impl Control {
             .spawn(move || runtime.run())
             .map_err(Error::Thread)?;
         let core = Core { view, calls: calls.clone() };
+        let node = config.node.clone();
         let mut tasks = JoinSet::new();
         tasks.spawn(run_errands(errand_queue, links.clone(), calls.clone(), health.clone()));
         if config.control.len() > 1 && config.control[0].0 == config.node {
             tasks.spawn(found(config, links, calls, health.clone()));
         }
         let service = Arc::new(ControlService { core: core.clone(), transport });
-        Ok(Self { core, service, health, thread: Some(thread), _tasks: tasks })
+        Ok(Self { node, core, service, health, thread: Some(thread), _tasks: tasks })
     }
 
     /// The service for the endpoint: control, watch and raft streams.
@@ -142,13 +146,31 @@ impl Control {
         Ok(archive::seal(state.await.map_err(|_| restarts())??))
     }
 
+    async fn hand_over(&self) {
+        let mut health = self.health.clone();
+        let leads = |health: &Health| health.leadership.is_leader;
+        if !leads(&health.borrow()) {
+            return;
+        }
+        let asked = self.core.answer(&self.node, Ask::TransferLeader { to: None });
+        let handed = async {
+            // Refused by the only voter, which has nobody to hand over to.
+            if asked.await.is_ok() {
+                let _ = health.wait_for(|health| !leads(health)).await;
+            }
+        };
+        let _ = tokio::time::timeout(HAND_OVER_TIMEOUT, handed).await;
+    }
+
     pub(crate) fn core(&self) -> Core {
         self.core.clone()
     }
 
-    /// Ends the control node. What it acknowledged is on disk.
+    /// Ends the control node. A leader hands over first, so that placement goes on without an
+    /// election. What it acknowledged is on disk.
     pub async fn stop(mut self) {
         let Some(thread) = self.thread.take() else { return };
+        self.hand_over().await;
         let calls = self.core.calls.clone();
         // The queue may be full, and a member that writes to a slow disk ends after that write.
         let ended = tokio::task::spawn_blocking(move || {

@@ -20,8 +20,9 @@ use crate::server::Core;
 
 /// How long a question is tried: a push is held for as long while placement is settling.
 pub(crate) const ASK_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long one control node may take over a question. It gives up on its majority before that.
-const ATTEMPT_TIMEOUT: Duration = Duration::from_millis(3500);
+/// How long one control node may take over a question before it is put again, to whoever then
+/// leads: a leader that died says nothing, and another is elected within about a second.
+const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(1);
 /// The first pause between attempts; doubles up to [`MAX_PAUSE`], with jitter.
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
 /// See [`FIRST_PAUSE`].

@@ -82,8 +82,7 @@ async fn three_found_a_cluster_and_survive_their_leader() {
     let mut group = Group::found(&["o1", "o2", "o3"]).await;
     let grant = group.claim("a").await;
     let leader = group.status_when("a leader", |_| true).await.leader.unwrap();
-    let stopped = group.take(&leader);
-    stopped.stop().await;
+    group.take(&leader).abandon().await;
     let next = group.status_when("another leader", |status| status.leader != Some(leader.clone()));
     let next = next.await;
     assert!(next.leader.is_some());

@@ -162,6 +162,14 @@ impl Node {
         endpoint.close(CloseCode::Shutdown, "test").await;
     }
 
+    /// Ends the node without handing over, as a crash would.
+    pub(crate) async fn abandon(self) {
+        let Node { client, control, endpoint, .. } = self;
+        drop(control);
+        drop(client);
+        endpoint.close(CloseCode::Shutdown, "test").await;
+    }
+
     pub(crate) async fn registered(&self) {
         let mut standing = self.client.standing();
         within(standing.wait_for(|standing| standing.is_registered)).await.unwrap();
