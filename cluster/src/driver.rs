@@ -146,6 +146,12 @@ impl<D: Disk> Driver<D> {
         };
         let snapshot_bytes = snapshot.get_data().len() as u64;
         let mut node = Node::start(log, identity.raft_id, seed)?;
+        if let Some(member) = state.members().get(&identity.raft_id)
+            && member.node != me
+        {
+            let owner = member.node.clone();
+            return Err(StorageError::Owner { owner, me }.into());
+        }
         let conf = state.conf();
         if conf.voters.len() == 1 && conf.voters.contains(&identity.raft_id) {
             // Nobody else to hear from: no reason to wait for a timeout.
@@ -259,7 +265,13 @@ impl<D: Disk> Driver<D> {
 
     fn take(&mut self, now: Now, input: Input, out: &mut Outputs) {
         match input {
-            Input::Message(message) => self.node.receive(*message),
+            Input::Message(message) => {
+                if self.replica.state.hears(message.from) {
+                    self.node.receive(*message);
+                } else {
+                    self.figures.refused_messages += 1;
+                }
+            }
             Input::Ask { token, peer, ask } => {
                 if let Err(refusal) = self.ask(now, token, &peer, ask, out) {
                     out.replies.push((token, Err(refusal)));
@@ -290,10 +302,8 @@ impl<D: Disk> Driver<D> {
     /// Takes note of elections won and lost. Answers given up here may still be committed; their
     /// askers ask again, and every question may be asked again.
     fn follow_leadership(&mut self, now: Now, out: &mut Outputs) {
-        let leader = self.node.leader().and_then(|raft_id| {
-            let member = self.replica.state.members().get(&raft_id)?;
-            Some((member.node.clone(), member.addr))
-        });
+        let leader =
+            self.node.leader().and_then(|raft_id| self.replica.state.member_route(raft_id));
         let is_leader = self.node.is_leader();
         let seen = Leadership { term: self.node.term(), leader, is_leader };
         if seen == self.leadership {

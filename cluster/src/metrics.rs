@@ -116,6 +116,8 @@ impl Metrics {
         self.watchers.set(i64::try_from(watchers).unwrap_or(i64::MAX));
         self.proposals.inc_by(now.proposals.saturating_sub(last.proposals));
         self.snapshots.inc_by(now.snapshots.saturating_sub(last.snapshots));
+        let refused = now.refused_messages.saturating_sub(last.refused_messages);
+        self.messages_dropped.inc_by(refused);
     }
 }
 

@@ -289,7 +289,7 @@ impl Runtime {
             if let Some(published) = out.published {
                 self.view.update(published);
             }
-            self.transport.send(out.messages, driver.state().members());
+            self.transport.send(out.messages, driver.state());
             for (token, answer) in out.replies {
                 desk.answer(token, answer, &self.metrics);
             }

@@ -17,7 +17,7 @@ use std::collections::VecDeque;
 
 use raft::eraftpb::{ConfState, Entry, HardState, Snapshot};
 use raft::{GetEntriesContext, RaftState, StorageError as RaftStorageError};
-use wire::ClusterId;
+use wire::{ClusterId, NodeId};
 
 use crate::planted::{Bug, is_planted};
 use crate::state::Conf;
@@ -89,6 +89,14 @@ pub enum StorageError {
         found: u64,
         /// The highest format this build knows.
         known: u64,
+    },
+    /// The data folder is another node's.
+    #[error("control store: it is the member {owner}'s, this node is {me}")]
+    Owner {
+        /// The node whose it is.
+        owner: NodeId,
+        /// This node.
+        me: NodeId,
     },
     /// A failpoint or the simulation stopped the disk.
     #[error("control store: stopped at {0}")]

@@ -26,7 +26,7 @@ use crate::driver::Input;
 use crate::metrics::Metrics;
 use crate::raft::{Message, MessageType};
 use crate::runtime::Call;
-use crate::state::Member;
+use crate::state::State;
 use crate::storage::Identity;
 
 /// Most messages waiting for one peer; a further one is dropped and counted.
@@ -76,7 +76,7 @@ impl Transport {
     }
 
     /// Sends messages to where members are.
-    pub(crate) fn send(&self, messages: Vec<Message>, members: &BTreeMap<u64, Member>) {
+    pub(crate) fn send(&self, messages: Vec<Message>, state: &State) {
         if messages.is_empty() {
             return;
         }
@@ -84,11 +84,8 @@ impl Transport {
         let inner = &mut *inner;
         for message in messages {
             let to = message.to;
-            if let Some(member) = members.get(&to) {
-                let route = (member.node.clone(), member.addr);
-                if inner.routes.get(&to) != Some(&route) {
-                    inner.routes.insert(to, route);
-                }
+            if let Some(route) = state.member_route(to) {
+                inner.routes.insert(to, route);
             }
             if message.get_msg_type() == MessageType::MsgSnapshot {
                 if let Some(transport) = self.this.upgrade() {
@@ -107,7 +104,7 @@ impl Transport {
             }
         }
         while inner.tasks.try_join_next().is_some() {}
-        inner.lanes.retain(|raft_id, _| members.is_empty() || members.contains_key(raft_id));
+        inner.lanes.retain(|raft_id, _| state.hears(*raft_id));
     }
 
     /// Takes the frames of a stream that a peer opened.

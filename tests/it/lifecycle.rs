@@ -27,7 +27,8 @@ async fn a_return_within_the_grace_time_keeps_every_viewer() -> Result<()> {
     let (_data, node, ready) = start(&["--edges", "2"]).await?;
     let mut first = Publisher::connect(ready.rtmp, "live", "back").await?;
     let mut hls = hls::Viewer::new(&ready.http, "live/back");
-    first.send(Duration::from_secs(4)).await?;
+    // Short of the key frame at 4 s, with which a viewer would begin and see nothing behind it.
+    first.send(Duration::from_millis(3_900)).await?;
     let mut flv = flv::Viewer::connect(ready.http[1], "/live/back.flv").await?;
     let before = flv.watch(|seen| seen.video >= 20).await?.clone();
     hls.start().await?;
@@ -43,10 +44,10 @@ async fn a_return_within_the_grace_time_keeps_every_viewer() -> Result<()> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_grace_time_over_the_stream_ends_everywhere_and_a_new_one_may_begin() -> Result<()> {
-    let extra = ["--edges", "2", "--set", "room.publish_grace=1s"];
+    let extra = ["--edges", "3", "--set", "room.publish_grace=1s"];
     let (_data, node, ready) = start(&extra).await?;
     let mut publisher = Publisher::connect(ready.rtmp, "live", "over").await?;
-    let mut hls = hls::Viewer::new(&ready.http, "live/over");
+    let mut hls = hls::Viewer::new(&ready.http[..2], "live/over");
     publisher.send(Duration::from_secs(3)).await?;
     hls.start().await?;
     let mut flv = flv::Viewer::connect(ready.http[0], "/live/over.flv").await?;
@@ -56,6 +57,11 @@ async fn the_grace_time_over_the_stream_ends_everywhere_and_a_new_one_may_begin(
     let last = hls.playlist().and_then(|list| list.segments.last().map(|s| s.msn));
     let seen = flv.watch(|_| false).await?;
     ensure!(seen.ended);
+    // An edge that hears of the room only now has all of what remains of it.
+    let mut late = hls::Viewer::new(&ready.http[2..], "live/over");
+    late.start().await?;
+    ensure!(late.playlist().is_some_and(|list| list.ended), "{:?}", late.playlist());
+    ensure!(late.playlist().and_then(|list| list.segments.last().map(|s| s.msn)) == last);
 
     // The next stream of the room has other names and higher numbers.
     let pushing = keep_pushing(Publisher::connect(ready.rtmp, "live", "over").await?);

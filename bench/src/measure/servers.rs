@@ -25,7 +25,7 @@ const HTTP_TIMEOUT: Duration = Duration::from_secs(5);
 struct Process(Child);
 
 impl Process {
-    /// Starts `program` on `core` alone.
+    /// Starts `program` on `core` alone. It ends with us, also when we are killed.
     fn start(
         program: &Path,
         args: &[&str],
@@ -33,8 +33,8 @@ impl Process {
         stdout: Stdio,
         log: Stdio,
     ) -> Result<Self> {
-        let child = Command::new("taskset")
-            .args(["-c", &core.to_string()])
+        let child = Command::new("setpriv")
+            .args(["--pdeathsig", "TERM", "taskset", "-c", &core.to_string()])
             .arg(program)
             .args(args)
             .env_remove("RUST_LOG")
@@ -42,7 +42,7 @@ impl Process {
             .stdout(stdout)
             .stderr(log)
             .spawn()
-            .context("taskset (util-linux) starts the server")?;
+            .context("setpriv and taskset (util-linux) start the server")?;
         Ok(Self(child))
     }
 }

@@ -145,4 +145,6 @@ pub(crate) struct Figures {
     pub proposals: u64,
     /// Snapshots taken.
     pub snapshots: u64,
+    /// Messages of former members refused.
+    pub refused_messages: u64,
 }

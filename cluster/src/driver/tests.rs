@@ -334,6 +334,13 @@ fn one_step_makes_one_write_for_many_claims() {
 }
 
 #[test]
+fn the_data_folder_of_another_node_is_refused() {
+    let alone = Alone::new();
+    let error = Driver::start(id("o2"), alone.disk.clone(), 1).err().unwrap().to_string();
+    assert_eq!(error, "control store: it is the member o1's, this node is o2");
+}
+
+#[test]
 fn a_member_without_a_leader_says_so() {
     let disk = Memory::default();
     let identity = Identity { cluster: ClusterId::from_bits(5), raft_id: 4 };

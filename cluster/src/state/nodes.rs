@@ -26,6 +26,25 @@ impl State {
         self.nodes.values()
     }
 
+    /// Where a member's QUIC endpoint is: by its row of the node table, which it keeps up to date
+    /// itself, or else as it was admitted.
+    #[must_use]
+    pub fn member_route(&self, raft_id: u64) -> Option<(NodeId, SocketAddr)> {
+        let member = self.members.get(&raft_id)?;
+        let addr = self.nodes.get(&member.node).map_or(member.addr, |row| row.spec.addr);
+        Some((member.node.clone(), addr))
+    }
+
+    /// Whether messages of a raft id are to be listened to: of members, and of ids that were given
+    /// after this state, which may simply be behind. An id that was given and is no member's any
+    /// more is out for good.
+    #[must_use]
+    pub fn hears(&self, raft_id: u64) -> bool {
+        self.members.contains_key(&raft_id)
+            || self.conf.contains(raft_id)
+            || raft_id >= self.next_raft_id
+    }
+
     /// Whether the node was removed for good.
     #[must_use]
     pub fn is_removed(&self, id: &NodeId) -> bool {

@@ -258,6 +258,43 @@ fn a_damaged_or_newer_snapshot_is_refused() {
     assert!(matches!(State::decode(&bytes[..bytes.len() - 1]), Err(StateError::Malformed(_))));
 }
 
+#[test]
+fn raft_ids_that_are_out_are_not_listened_to() {
+    let mut machine = Machine::new();
+    let addr = "127.0.0.1:9".parse().unwrap();
+    machine.run(Command::Admit { node: id("o2"), addr, lost: None }).unwrap();
+    assert!(machine.state.hears(1) && machine.state.hears(2) && machine.state.hears(3));
+    assert_eq!(machine.state.member_route(2), Some((id("o2"), spec("o2", 1).addr)));
+    machine.run(Command::Admit { node: id("o2"), addr, lost: Some(2) }).unwrap();
+    assert!(!machine.state.hears(2), "its disk is lost");
+    assert!(machine.state.hears(3) && machine.state.hears(4), "given, and perhaps given elsewhere");
+}
+
+/// A state with something in every table, as format 1 writes it. Later builds must go on reading it.
+const FIXTURE: &str = include_str!("../../testdata/state-format-1.hex");
+
+#[test]
+fn the_state_format_of_the_first_release_stays_readable() {
+    let mut machine = Machine::new();
+    let grant = machine.place(0, "o1", None);
+    let region = Region::new("eu").unwrap();
+    let hub = Some(id("o3"));
+    machine.run(Command::SetHub { room: room(0), region, hub }).unwrap();
+    machine.run(Command::Set { name: "a".to_owned(), value: Some("b".to_owned()) }).unwrap();
+    let hash = SecretHash([1; 32]);
+    machine.run(Command::CreateKey { id: KeyId(5), room: room(0), hash }).unwrap();
+    machine.run(Command::RemoveNode { node: id("o2") }).unwrap();
+    let addr = "127.0.0.1:9".parse().unwrap();
+    machine.run(Command::Admit { node: id("o4"), addr, lost: None }).unwrap();
+    let bytes = machine.state.encode().unwrap();
+    let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+    assert_eq!(hex, FIXTURE.trim());
+    let read = State::decode(&bytes).unwrap();
+    assert_eq!(read, machine.state);
+    assert_eq!(read.grant(&room(0)), Some(grant));
+    assert!(read.opens(&room(0), &hash) && read.is_removed(&id("o2")));
+}
+
 fn any_command() -> impl Strategy<Value = Command> {
     let node = prop_oneof![Just("o1"), Just("o2"), Just("o3"), Just("o4")].prop_map(id);
     let rooms = (0..4_u8).prop_map(room);

@@ -44,6 +44,9 @@ const VIEWERS_INTERVAL: Duration = Duration::from_secs(1);
 /// Without a beat for so long the link is dead.
 const BEAT_TIMEOUT: Duration = Duration::from_millis(BEAT_INTERVAL_MS * (BEATS_MISSED as u64 + 1));
 
+/// How long the bytes of a stream that is over may pause on their way.
+const BYTES_TIMEOUT: Duration = Duration::from_secs(5);
+
 /// How one session with a home ended, when not by an error.
 enum Ended {
     /// The stream is over.
@@ -245,7 +248,10 @@ impl Link<'_> {
                     dead = Instant::now() + BEAT_TIMEOUT;
                     match said? {
                         Some(FromHome::Manifest(batch)) => self.apply(feed, &batch)?,
-                        Some(FromHome::Finished) => return Ok(Ended::Finished),
+                        Some(FromHome::Finished) => {
+                            await_bytes(feed).await;
+                            return Ok(Ended::Finished);
+                        }
                         Some(FromHome::NotHome { .. }) | None => {
                             return Ok(if feed.said().status() == Status::Ended {
                                 Ended::Finished
@@ -310,6 +316,18 @@ impl Link<'_> {
             frame_rate_milli: None,
         };
         Feed::new(header, self.inner.limits)
+    }
+}
+
+/// Ends when everything the home has said is published, or when no more bytes come. The home's last
+/// word overtakes the bytes before it, which are welcome only as long as the session is.
+async fn await_bytes(feed: &Feed) {
+    let mut activity = feed.activity();
+    while feed.manifest().status() != Status::Ended {
+        if !matches!(timeout(BYTES_TIMEOUT, activity.changed()).await, Ok(Ok(()))) {
+            debug!("bytes of the ended stream are missing");
+            return;
+        }
     }
 }
 
