@@ -16,6 +16,10 @@ use crate::rtmp::IngestMessage as Message;
 /// Frame rates a publisher may hint at; anything else is noise.
 const FRAME_RATES: std::ops::RangeInclusive<f64> = 1.0..=240.0;
 
+/// Video of so long, by its own timestamps, without one key frame is never going to be seen: three
+/// times the longest key-frame interval that is served whole (`hls.max_target_duration`).
+const KEY_FRAME_PATIENCE_MS: u32 = 30_000;
+
 /// What a message turned out to be.
 #[derive(Debug)]
 pub(crate) enum Event {
@@ -40,6 +44,19 @@ pub(crate) struct Ingest {
     frame_rate: Option<f64>,
     avc_length_size: Option<u8>,
     has_aac: bool,
+    key_frame: KeyFrame,
+}
+
+/// Whether decoding of the video can start anywhere.
+#[derive(Debug, Default)]
+enum KeyFrame {
+    /// No frame has come.
+    #[default]
+    NoVideo,
+    /// Frames have come since this timestamp, none of them a key frame.
+    AwaitedSince(u32),
+    /// One has come.
+    Seen,
 }
 
 impl Ingest {
@@ -96,13 +113,12 @@ impl Ingest {
                     return Ok(Event::Ignored("a broken video frame"));
                 };
                 match avc::AccessUnit::inspect(&payload) {
-                    Ok(unit) if unit.has_picture() => Ok(Event::Sample(Sample {
-                        track: TrackId::Video,
-                        timestamp_ms,
-                        cts_ms,
-                        key: unit.is_key(),
-                        payload,
-                    })),
+                    Ok(unit) if unit.has_picture() => {
+                        let key = unit.is_key();
+                        self.key_frame.note(key, timestamp_ms)?;
+                        let track = TrackId::Video;
+                        Ok(Event::Sample(Sample { track, timestamp_ms, cts_ms, key, payload }))
+                    }
                     Ok(_) => Ok(Event::Ignored("a video message without a picture")),
                     Err(_) => Ok(Event::Ignored("a broken video frame")),
                 }
@@ -130,6 +146,32 @@ impl Ingest {
             Body::Frame { .. } => Ok(Event::Ignored("an audio frame before its configuration")),
             other => rest(other, "audio"),
         }
+    }
+}
+
+impl KeyFrame {
+    /// Notes a frame.
+    ///
+    /// # Errors
+    /// When a key frame has been awaited for too long.
+    fn note(&mut self, key: bool, timestamp_ms: u32) -> Result<(), Error> {
+        match self {
+            _ if key => *self = Self::Seen,
+            Self::Seen => {}
+            Self::NoVideo => *self = Self::AwaitedSince(timestamp_ms),
+            Self::AwaitedSince(since) => {
+                let waited_ms = timestamp_ms.wrapping_sub(*since);
+                // Over half the range is a step back (RTMP 1.0 section 5.3.1: modulo 2^32).
+                if waited_ms > KEY_FRAME_PATIENCE_MS && waited_ms < 1 << 31 {
+                    let why = format!(
+                        "no key frame in {} s; set the encoder's key-frame interval to 1-2 s",
+                        waited_ms / 1000
+                    );
+                    return Err(Error::Invalid { what: "video", why });
+                }
+            }
+        }
+        Ok(())
     }
 }
 
@@ -181,6 +223,21 @@ mod tests {
         ingest.avc_length_size = Some(4);
         let broken = ingest.take(video(&[0x27, 1, 0, 0, 0, 0, 0, 0, 9, 1])).unwrap();
         assert!(matches!(broken, Event::Ignored("a broken video frame")));
+    }
+
+    #[test]
+    fn video_without_a_key_frame_ends_the_push_by_name() {
+        let mut awaited = KeyFrame::default();
+        let start = u32::MAX - 5_000;
+        for ms in (0..=30_000).step_by(40) {
+            awaited.note(false, start.wrapping_add(ms)).unwrap();
+        }
+        awaited.note(false, start - 90_000).unwrap();
+        let error = awaited.note(false, start.wrapping_add(30_040)).unwrap_err();
+        let said = "video: no key frame in 30 s; set the encoder's key-frame interval to 1-2 s";
+        assert_eq!(error.to_string(), said);
+        awaited.note(true, start.wrapping_add(30_080)).unwrap();
+        awaited.note(false, start.wrapping_add(90_000)).unwrap();
     }
 
     #[test]
