@@ -18,6 +18,7 @@ mod registry;
 mod replicate;
 mod room;
 pub mod rtmp;
+pub mod sequencer;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
