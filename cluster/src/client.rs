@@ -370,10 +370,10 @@ impl Client {
         self.ask_done(Ask::RemoveNode { node: node.clone() }, "remove node").await
     }
 
-    /// Hands leadership to a voter, or to the one that is furthest. Returns once it has begun.
+    /// Hands leadership to a voter, or to the one that is furthest. Returns once that one leads.
     ///
     /// # Errors
-    /// [`Error::Refused`]; [`Error::TimedOut`].
+    /// [`Error::Refused`]; [`Error::TimedOut`] if leadership did not pass.
     pub async fn transfer_leader(&self, to: Option<&NodeId>) -> Result<(), Error> {
         self.ask_done(Ask::TransferLeader { to: to.cloned() }, "transfer leader").await
     }

@@ -154,9 +154,11 @@ impl Control {
         }
         let asked = self.core.answer(&self.node, Ask::TransferLeader { to: None });
         let handed = async {
-            // Refused by the only voter, which has nobody to hand over to.
-            if asked.await.is_ok() {
-                let _ = health.wait_for(|health| !leads(health)).await;
+            // Refused by the only voter, which has nobody to hand over to. Who leads next need not
+            // be waited for: this member is not needed for the election any more.
+            tokio::select! {
+                _ = asked => {}
+                _ = health.wait_for(|health| !leads(health)) => {}
             }
         };
         let _ = tokio::time::timeout(HAND_OVER_TIMEOUT, handed).await;

@@ -9,6 +9,7 @@
 //! Does not answer what needs no leader: locating and watching read the published view.
 
 mod asks;
+mod handover;
 mod io;
 mod members;
 mod pending;
@@ -31,6 +32,7 @@ use crate::scheduler::{Scheduler, Subject};
 use crate::state::{Changes, State};
 use crate::storage::{Batch, Disk, Identity, Log, StorageError};
 
+use handover::Handover;
 pub use io::Leadership;
 pub(crate) use io::{Errand, Figures, Input, Now, Outputs, Published, Token};
 use members::Members;
@@ -85,6 +87,7 @@ pub(crate) struct Driver<D: Disk> {
     proposals: Proposals,
     reads: Reads,
     parked: Parked,
+    handover: Handover,
     leadership: Leadership,
     last_step: Option<Duration>,
     next_tick: Duration,
@@ -173,6 +176,7 @@ impl<D: Disk> Driver<D> {
             proposals: Proposals::new(seed),
             reads: Reads::default(),
             parked: Parked::default(),
+            handover: Handover::default(),
             leadership: Leadership::default(),
             last_step: None,
             next_tick: Duration::ZERO,
@@ -203,6 +207,7 @@ impl<D: Disk> Driver<D> {
             self.next_tick = now.mono + Self::TICK;
             self.node.tick();
             self.expire(now, &mut out);
+            self.advance_handover(now, &mut out);
         }
         loop {
             self.follow_leadership(now, &mut out);
@@ -280,7 +285,10 @@ impl<D: Disk> Driver<D> {
             Input::Unreachable { raft_id } => self.node.unreachable(raft_id),
             Input::SnapshotSent { raft_id, arrived } => self.node.snapshot_sent(raft_id, arrived),
             Input::SlowDisk => {
-                if self.node.is_leader() && self.transfer(None).is_ok() {
+                if self.node.is_leader()
+                    && let Ok(heir) = self.heir(None)
+                {
+                    self.node.transfer_leader(heir);
                     tracing::warn!("the disk is slow; handing leadership to another control node");
                 }
             }
@@ -312,6 +320,7 @@ impl<D: Disk> Driver<D> {
         let new_office =
             (seen.term, seen.is_leader) != (self.leadership.term, self.leadership.is_leader);
         self.leadership = seen;
+        self.settle_handover(out);
         if !new_office {
             return;
         }

@@ -138,6 +138,17 @@ impl<D: Disk> Node<D> {
         self.raw.transfer_leader(raft_id);
     }
 
+    /// Whether a transfer is under way that Raft has not given up.
+    pub(crate) fn is_handing_over(&self) -> bool {
+        self.raw.raft.lead_transferee.is_some()
+    }
+
+    /// Whether a membership change is proposed and not applied, or a joint one not left.
+    pub(crate) fn is_changing(&self) -> bool {
+        let joint = !self.raw.raft.prs().conf().to_conf_state().voters_outgoing.is_empty();
+        joint || self.raw.raft.has_pending_conf()
+    }
+
     pub(crate) fn unreachable(&mut self, raft_id: u64) {
         self.raw.report_unreachable(raft_id);
     }

@@ -23,6 +23,8 @@ pub(crate) const ASK_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long one control node may take over a question before it is put again, to whoever then
 /// leads: a leader that died says nothing, and another is elected within about a second.
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(1);
+/// The same for a hand-over of leadership, which is answered when it is done or given up: 3 s.
+const HAND_OVER_TIMEOUT: Duration = Duration::from_secs(4);
 /// The first pause between attempts; doubles up to [`MAX_PAUSE`], with jitter.
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
 /// See [`FIRST_PAUSE`].
@@ -87,7 +89,7 @@ impl Line {
         let (mut pause, mut hints) = (FIRST_PAUSE, 0);
         loop {
             let target = self.target(to);
-            let attempt_deadline = deadline.min(Instant::now() + ATTEMPT_TIMEOUT);
+            let attempt_deadline = deadline.min(Instant::now() + patience(&ask));
             let asked = timeout_at(attempt_deadline, self.attempt(&target, ask.clone())).await;
             let last = match asked {
                 Ok(Ok(Ok(answer))) => {
@@ -232,13 +234,22 @@ async fn exchange(
     ask: Ask,
 ) -> Result<Result<Answer, Refusal>, wire::Error> {
     let id = rand::random();
+    let patience = patience(&ask);
     sender.write_message(&Request { id, ask }).await?;
     // An answer to a question that was given up may still be on its way, ahead of this one.
     loop {
-        let response: Response = receiver.read_answer(MAX_ANSWER_BYTES, ATTEMPT_TIMEOUT).await?;
+        let response: Response = receiver.read_answer(MAX_ANSWER_BYTES, patience).await?;
         if response.id == id {
             return Ok(response.answer);
         }
+    }
+}
+
+/// How long one control node may take over a question.
+fn patience(ask: &Ask) -> Duration {
+    match ask {
+        Ask::TransferLeader { .. } => HAND_OVER_TIMEOUT,
+        _ => ATTEMPT_TIMEOUT,
     }
 }
 

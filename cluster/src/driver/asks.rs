@@ -76,11 +76,7 @@ impl<D: Disk> Driver<D> {
                 return self.add_member(now, token, node, addr, out);
             }
             Ask::RemoveNode { node } => Command::RemoveNode { node },
-            Ask::TransferLeader { to } => {
-                self.transfer(to.as_ref())?;
-                out.replies.push((token, Ok(Answer::Done)));
-                return Ok(());
-            }
+            Ask::TransferLeader { to } => return self.hand_over(now, token, to, out),
             Ask::Status
             | Ask::Locate { .. }
             | Ask::Rooms { .. }

@@ -233,36 +233,6 @@ impl<D: Disk> Driver<D> {
             }
         }
     }
-
-    /// Begins to hand leadership on.
-    pub(super) fn transfer(&mut self, to: Option<&NodeId>) -> Result<(), Refusal> {
-        let state = &self.replica.state;
-        let me = self.node.raft_id();
-        let others = state.members().iter().filter(|(id, member)| {
-            **id != me && member.wanted && state.conf().voters.contains(*id)
-        });
-        let heard = |id: u64| self.node.progress(id).filter(|(_, heard)| *heard);
-        let heir = match to {
-            Some(node) if *node == self.me => return Ok(()),
-            Some(node) => {
-                let (id, _) = others
-                    .into_iter()
-                    .find(|(_, member)| member.node == *node)
-                    .ok_or_else(|| Refusal::Invalid(format!("node {node} is no other voter")))?;
-                *id
-            }
-            None => others
-                .filter_map(|(id, _)| heard(*id).map(|(matched, _)| (matched, *id)))
-                .max()
-                .map(|(_, id)| id)
-                .ok_or_else(|| Refusal::Conflict("there is no other voter".to_owned()))?,
-        };
-        if heard(heir).is_none() {
-            return Err(Refusal::Conflict("the voter does not answer".to_owned()));
-        }
-        self.node.transfer_leader(heir);
-        Ok(())
-    }
 }
 
 fn errand(raft_id: u64, member: &Member) -> Errand {

@@ -14,7 +14,7 @@ use crate::storage::Image;
 
 /// A disk in memory that can be opened again, and told to fail.
 #[derive(Clone, Default)]
-struct Memory {
+pub(super) struct Memory {
     image: Arc<Mutex<Image>>,
     fails: Arc<Mutex<bool>>,
 }
@@ -41,7 +41,7 @@ struct Alone {
     seed: u64,
 }
 
-fn id(text: &str) -> NodeId {
+pub(super) fn id(text: &str) -> NodeId {
     NodeId::new(text).unwrap()
 }
 
