@@ -9,6 +9,7 @@ use wire::{
     ClusterId, Hello, NodeId, Region, RoomId,
     contribute::{self, Piece},
     control::{self, Roles},
+    events,
     frame::{FrameDecoder, decode_message, encode_message, length_prefix},
     hello::{MAX_SOFTWARE_BYTES, VersionRange},
     replica::{self, FrameRecord},
@@ -104,6 +105,22 @@ pub(crate) fn contribute(data: &[u8]) {
             // A piece has one form only.
             assert_eq!([piece.header(), piece.payload].concat(), frame);
         }
+    }
+}
+
+/// Messages of events streams; the first byte chooses.
+pub(crate) fn events(data: &[u8]) {
+    let Some((which, frame)) = data.split_first() else { return };
+    if which % 2 == 1 {
+        return message::<events::Response>(frame);
+    }
+    message::<events::Request>(frame);
+    if let Ok(request) = decode_message::<events::Request>("request", frame)
+        && request.ask.check().is_ok()
+        && let events::Ask::Commit(gift) = request.ask
+    {
+        assert!(gift.count > 0 && !gift.user.is_empty() && !gift.client_id.is_empty());
+        assert!(gift.detail.as_str().len() <= 3072 && !gift.detail.as_str().contains('\0'));
     }
 }
 

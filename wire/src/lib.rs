@@ -15,13 +15,15 @@
 //! [`frame`] cuts streams into messages and [`stream`] moves them; [`service`] lists the kinds of
 //! streams; [`endpoint`] dials, accepts and dispatches; [`links`] keeps one connection per node.
 //! [`control`], [`contribute`] and [`replica`] are what is said: to the control plane, to a room's
-//! home by whoever has its publisher, and by the home to those who carry the room further.
+//! home by whoever has its publisher, and by the home to those who carry the room further;
+//! [`events`] is what is told to the node that keeps the ledger of gifts.
 //! Sockets, clocks and tasks are in `stream`, `endpoint` and `links` alone; the rest is pure.
 
 pub mod contribute;
 pub mod control;
 pub mod endpoint;
 pub mod error;
+pub mod events;
 pub mod frame;
 pub mod hello;
 pub mod id;

@@ -25,6 +25,7 @@ use crate::{
 /// | 6 Raft | voter | both | Raft messages |
 /// | 7 Segment | home | one | the bytes of one segment for one subscription |
 /// | 8 RoomEvents | edge | both | a room's interaction |
+/// | 9 Events | any | both | gifts for the ledger and events to keep, and their answers |
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(u8)]
 #[expect(missing_docs, reason = "the table above says what each is")]
@@ -38,11 +39,12 @@ pub enum StreamKind {
     Raft = 6,
     Segment = 7,
     RoomEvents = 8,
+    Events = 9,
 }
 
 impl StreamKind {
     /// Every kind, in the order of their numbers.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Hello,
         Self::Control,
         Self::Watch,
@@ -52,6 +54,7 @@ impl StreamKind {
         Self::Raft,
         Self::Segment,
         Self::RoomEvents,
+        Self::Events,
     ];
 
     /// The byte on the wire.
@@ -85,6 +88,7 @@ impl StreamKind {
             Self::Raft => "raft",
             Self::Segment => "segment",
             Self::RoomEvents => "room_events",
+            Self::Events => "events",
         }
     }
 }
@@ -182,7 +186,7 @@ mod tests {
             assert_eq!(usize::from(kind.byte()), byte, "the list is dense and in order");
             assert_eq!(StreamKind::from_byte(kind.byte()), Some(kind));
         }
-        assert_eq!(StreamKind::from_byte(9), None);
+        assert_eq!(StreamKind::from_byte(10), None);
         assert_eq!(StreamKind::from_byte(255), None);
     }
 

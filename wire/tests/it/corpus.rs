@@ -44,6 +44,11 @@ fn contribute() {
 }
 
 #[test]
+fn events() {
+    replay("events", bodies::events);
+}
+
+#[test]
 fn id() {
     replay("id", bodies::id);
 }
