@@ -23,6 +23,7 @@ packages=(
   "curl:curl"
   "openssl:openssl"
   "ip:iproute2"
+  "psql:postgresql"
 )
 # GStreamer elements the RTMP tests use, which no command shows.
 plugins=(gstreamer1.0-plugins-base gstreamer1.0-plugins-good gstreamer1.0-plugins-bad

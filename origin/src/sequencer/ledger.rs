@@ -12,6 +12,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use wire::events::Whence;
 use wire::{Epoch, RoomId};
 
 /// What an answer of the ledger is waited for through.
@@ -35,11 +36,12 @@ pub trait Ledger: Debug + Send + Sync + 'static {
     fn mark(&self, room: RoomId, id: u64, at: Place) -> Answer<'_, ()>;
 
     /// The gifts of a room that were committed and have no place yet, oldest first; at most
-    /// [`MAX_UNMARKED`].
+    /// [`MAX_UNMARKED`]. From then on the ledger refuses gifts that homes of earlier epochs commit, so
+    /// that none is left behind unseen.
     ///
     /// # Errors
     /// [`LedgerError`].
-    fn unmarked(&self, room: RoomId) -> Answer<'_, Vec<Committed>>;
+    fn unmarked(&self, room: RoomId, epoch: Epoch) -> Answer<'_, Vec<Committed>>;
 
     /// Keeps an event if there is room for it; never waits. What is dropped is counted by the ledger.
     fn note(&self, event: Event);
@@ -56,6 +58,9 @@ pub const MAX_UNMARKED: usize = 1000;
 pub struct Gift {
     /// Where it was given.
     pub room: RoomId,
+    /// The epoch of the home that commits it: refused once a later home has asked for
+    /// [`Ledger::unmarked`].
+    pub epoch: Epoch,
     /// Who gave it.
     pub uid: String,
     /// The giver's name at that time, for showing it again.
@@ -70,7 +75,11 @@ pub struct Gift {
     pub count: u32,
     /// The shop's order, if one came with it; checked by the home before this.
     pub order: Option<String>,
-    /// When the home took it, in milliseconds since 1970.
+    /// What was paid, in the smallest unit of the shop's currency, by its order; else 0.
+    pub value: u64,
+    /// Where the giver comes from.
+    pub whence: Whence,
+    /// When the home took it, in milliseconds since 1970. Of a gift that is kept: when the ledger did.
     pub at_unix_ms: u64,
 }
 
@@ -104,6 +113,15 @@ pub enum LedgerError {
         /// When to try again.
         retry_after: Duration,
     },
+    /// A later home has the room: this one must not order any more.
+    #[error("the room has moved on to epoch {current}")]
+    Stale {
+        /// The epoch of that home.
+        current: Epoch,
+    },
+    /// Another gift has used up the shop's order: `bad_order`.
+    #[error("the order has been used for another gift")]
+    OrderUsed,
     /// It will never take this, for the reason given.
     #[error("the ledger refuses: {0}")]
     Refused(String),
