@@ -10,6 +10,7 @@ CARGO ?= cargo
 FUZZ_SECONDS ?= 60
 SOAK_SECONDS ?= 600
 BENCH_ARGS ?=
+COMPARE_ARGS ?= --runs 3
 LOAD_ARGS ?= --flv 200 --llhls 100 --publishers 1 --secs 30
 
 .PHONY: help
@@ -54,10 +55,18 @@ fuzz: ## run every fuzz target for FUZZ_SECONDS (60) each
 	@scripts/fuzz.sh $(FUZZ_SECONDS)
 
 .PHONY: bench
-bench: ## make the named measurements, optimised, and write bench/RESULTS.md
+bench: ## make every named measurement, optimised, and write bench/RESULTS.md (20 minutes)
+	@scripts/compare.sh
 	$(CARGO) build --locked --release -p node -p bench
 	@"$${CARGO_TARGET_DIR:-target}/release/bench" measure \
 	  --server "$${CARGO_TARGET_DIR:-target}/release/tidewater" --out bench/RESULTS.md $(BENCH_ARGS)
+
+.PHONY: compare
+compare: ## the same load for Tidewater, nginx and others, alternating; prints the ratios
+	@scripts/compare.sh
+	$(CARGO) build --locked --release -p node -p bench
+	@"$${CARGO_TARGET_DIR:-target}/release/bench" measure --peers \
+	  --server "$${CARGO_TARGET_DIR:-target}/release/tidewater" $(COMPARE_ARGS)
 
 .PHONY: bench-micro
 bench-micro: ## time the pure functions

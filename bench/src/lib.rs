@@ -19,6 +19,7 @@ mod player;
 mod process;
 pub mod publisher;
 pub mod report;
+mod requests;
 pub mod rtmp;
 pub mod run;
 pub mod scenario;

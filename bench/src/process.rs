@@ -46,6 +46,19 @@ pub(crate) fn name(pid: u32) -> String {
     name.trim().to_owned()
 }
 
+/// A process whose parent is `pid`.
+#[must_use]
+pub(crate) fn child_of(pid: u32) -> Option<u32> {
+    let processes = fs::read_dir("/proc").ok()?.flatten();
+    let numbers = processes.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+    numbers.into_iter().find(|child| {
+        let stat = fs::read_to_string(format!("/proc/{child}/stat")).unwrap_or_default();
+        // proc(5): the parent is the second field behind the name.
+        let parent = stat.rsplit_once(')').and_then(|(_, rest)| rest.split_whitespace().nth(1));
+        parent.is_some_and(|parent| parent.parse() == Ok(pid))
+    })
+}
+
 /// Our own usage; nothing where the kernel keeps no scheduler statistics.
 #[must_use]
 pub(crate) fn own_usage() -> OwnUsage {

@@ -1,7 +1,9 @@
-//! The client side of RTMP: publishes.
+//! The client side of RTMP: publishes here, plays in [`play`].
 //!
 //! In: an address, an app and a key. Out: a [`Push`] that carries frames. The protocol is another
 //! project's (rml_rtmp), so that load generator and server do not share one misunderstanding.
+
+pub(crate) mod play;
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -27,14 +29,11 @@ const READ_BYTES: usize = 8192;
 
 /// The server said no.
 #[derive(Debug, thiserror::Error)]
-#[error("publish refused: {0}")]
+#[error("refused: {0}")]
 pub struct Refused(pub String);
 
 /// A connection that has been accepted for publishing.
-pub struct Push {
-    socket: TcpStream,
-    session: ClientSession,
-}
+pub struct Push(Link);
 
 impl Push {
     /// Connects and publishes `app/key`; the key may carry a query.
@@ -58,29 +57,13 @@ impl Push {
         app: &str,
         key: &str,
     ) -> Result<Self> {
-        let mut socket = net::connect(to, source).await?;
-        let rest = shake_hands(&mut socket).await?;
-        let mut config = ClientSessionConfig::new();
-        config.tc_url = Some(format!("rtmp://{to}/{app}"));
-        let (session, first) = ClientSession::new(config)?;
-        let mut this = Self { socket, session };
-        this.carry_out(first).await?;
-        let results = this.session.handle_input(&rest)?;
-        this.carry_out(results).await?;
-        let connect = this.session.request_connection(app.to_owned())?;
-        this.carry_out(vec![connect]).await?;
+        let mut link = Link::connect(to, source, app).await?;
+        let publish = link.session.request_publishing(key.to_owned(), PublishRequestType::Live)?;
+        link.carry_out(vec![publish]).await?;
         loop {
-            for event in this.events().await? {
+            for event in link.events().await? {
                 match event {
-                    ClientSessionEvent::ConnectionRequestAccepted => {
-                        let kind = PublishRequestType::Live;
-                        let publish = this.session.request_publishing(key.to_owned(), kind)?;
-                        this.carry_out(vec![publish]).await?;
-                    }
-                    ClientSessionEvent::PublishRequestAccepted => return Ok(this),
-                    ClientSessionEvent::ConnectionRequestRejected { description } => {
-                        bail!(Refused(description));
-                    }
+                    ClientSessionEvent::PublishRequestAccepted => return Ok(Self(link)),
                     ClientSessionEvent::UnhandleableOnStatusCode { code } => bail!(Refused(code)),
                     _ => {}
                 }
@@ -96,11 +79,11 @@ impl Push {
         // RTMP timestamps wrap (E-RTMP and Adobe's RTMP, 5.3.1.2.1).
         let at = RtmpTimestamp::new((at_ms & u64::from(u32::MAX)) as u32);
         let packet = match kind {
-            TagKind::Video => self.session.publish_video_data(body, at, false)?,
-            TagKind::Audio => self.session.publish_audio_data(body, at, false)?,
+            TagKind::Video => self.0.session.publish_video_data(body, at, false)?,
+            TagKind::Audio => self.0.session.publish_audio_data(body, at, false)?,
             TagKind::Script => return Ok(()),
         };
-        Ok(self.carry_out(vec![packet]).await?)
+        Ok(self.0.carry_out(vec![packet]).await?)
     }
 
     /// Waits until the server has said something. Cancel safe.
@@ -108,7 +91,7 @@ impl Push {
     /// # Errors
     /// When the socket has failed.
     pub async fn readable(&self) -> io::Result<()> {
-        self.socket.readable().await
+        self.0.socket.readable().await
     }
 
     /// Answers what the server has said.
@@ -117,11 +100,11 @@ impl Push {
     /// When the server has ended the connection or the push.
     pub async fn answer(&mut self) -> Result<()> {
         let mut buffer = [0; READ_BYTES];
-        let count = match self.socket.try_read(&mut buffer) {
+        let count = match self.0.socket.try_read(&mut buffer) {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
             other => other?,
         };
-        for event in self.take(&buffer[..count]).await? {
+        for event in self.0.take(&buffer[..count]).await? {
             if let ClientSessionEvent::UnhandleableOnStatusCode { code } = event {
                 bail!(Refused(code));
             }
@@ -134,9 +117,43 @@ impl Push {
     /// # Errors
     /// When the connection is already gone.
     pub async fn finish(mut self) -> Result<()> {
-        let results = self.session.stop_publishing()?;
-        self.carry_out(results).await?;
-        Ok(self.socket.shutdown().await?)
+        let results = self.0.session.stop_publishing()?;
+        self.0.carry_out(results).await?;
+        Ok(self.0.socket.shutdown().await?)
+    }
+}
+
+/// A connection on which `connect` has been answered.
+struct Link {
+    socket: TcpStream,
+    session: ClientSession,
+}
+
+impl Link {
+    async fn connect(to: SocketAddr, source: Option<IpAddr>, app: &str) -> Result<Self> {
+        let mut socket = net::connect(to, source).await?;
+        let rest = shake_hands(&mut socket).await?;
+        let mut config = ClientSessionConfig::new();
+        config.tc_url = Some(format!("rtmp://{to}/{app}"));
+        let (session, first) = ClientSession::new(config)?;
+        let mut this = Self { socket, session };
+        this.carry_out(first).await?;
+        let results = this.session.handle_input(&rest)?;
+        this.carry_out(results).await?;
+        let connect = this.session.request_connection(app.to_owned())?;
+        this.carry_out(vec![connect]).await?;
+        loop {
+            for event in this.events().await? {
+                match event {
+                    ClientSessionEvent::ConnectionRequestAccepted => return Ok(this),
+                    ClientSessionEvent::ConnectionRequestRejected { description } => {
+                        bail!(Refused(description));
+                    }
+                    ClientSessionEvent::UnhandleableOnStatusCode { code } => bail!(Refused(code)),
+                    _ => {}
+                }
+            }
+        }
     }
 
     async fn events(&mut self) -> Result<Vec<ClientSessionEvent>> {

@@ -64,6 +64,40 @@ pub fn run(scenario: &Scenario, quiet: bool) -> Result<Report> {
     report
 }
 
+/// Publishes what `scenario` says for as long as `work` takes; it is called once a viewer's window is full.
+///
+/// # Errors
+/// When a push is refused, and as `work` says.
+pub(crate) fn while_publishing<T>(
+    scenario: &Scenario,
+    work: impl FnOnce() -> Result<T>,
+) -> Result<T> {
+    let timed = Builder::new_current_thread().enable_all().build()?;
+    let stop = CancellationToken::new();
+    let publishing = stop.clone();
+    let (begin, began) = std::sync::mpsc::sync_channel(1);
+    thread::scope(|scope| {
+        scope.spawn(move || {
+            timed.block_on(async {
+                let run =
+                    Run { scenario, stop: publishing, crowd: timed.handle().clone(), quiet: true };
+                let publishers = run.publish(&Arc::default(), &Arc::default()).await;
+                let publishers = match publishers {
+                    Ok(publishers) => publishers,
+                    Err(error) => return drop(begin.send(Err(error))),
+                };
+                sleep(scenario.warmup).await;
+                let _ = begin.send(Ok(()));
+                run.stop.cancelled().await;
+                leave(publishers).await;
+            });
+        });
+        let _stop = stop.drop_guard();
+        began.recv().context("the publisher's thread ended")??;
+        work()
+    })
+}
+
 /// Sockets a viewer may have open at once.
 fn sockets(protocol: Protocol) -> u64 {
     if protocol == Protocol::LlHls { 2 } else { 1 }
@@ -188,12 +222,19 @@ impl Run<'_> {
         for host in &scenario.targets {
             targets.push((net::resolve(host).await?, host));
         }
+        let play = match &scenario.play {
+            Some(host) => Some((net::resolve(host).await?, host)),
+            None => None,
+        };
         let stages: Vec<_> = scenario.rooms.iter().map(|room| Arc::new(self.stage(room))).collect();
         let mut set = JoinSet::new();
         let mut number = 0;
         for tally in tallies {
             for index in 0..tally.wanted {
-                let (to, host) = targets[number as usize % targets.len()];
+                let (to, host) = match play {
+                    Some(play) if tally.protocol == Protocol::Rtmp => play,
+                    _ => targets[number as usize % targets.len()],
+                };
                 let room = options.popularity.unwrap_or_default();
                 let room = room.room(index, tally.wanted, stages.len());
                 let share = options.arrivals.unwrap_or_default().share(index, tally.wanted);
@@ -226,6 +267,7 @@ impl Run<'_> {
         Stage {
             flv: room.path(options.flv_path.as_deref().unwrap_or(FLV_PATH), query),
             hls: room.path(options.hls_path.as_deref().unwrap_or(HLS_PATH), query),
+            rtmp: (room.app.clone(), room.path("{name}", query)),
             completed: Completed::default(),
         }
     }

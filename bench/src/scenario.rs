@@ -22,6 +22,8 @@ pub enum Protocol {
     Hls,
     /// HLS by parts and blocking reload.
     LlHls,
+    /// RTMP play, which servers of other makes have.
+    Rtmp,
 }
 
 impl Protocol {
@@ -33,6 +35,7 @@ impl Protocol {
             Self::WsFlv => "wsflv",
             Self::Hls => "hls",
             Self::LlHls => "llhls",
+            Self::Rtmp => "rtmp",
         }
     }
 }
@@ -137,6 +140,12 @@ pub struct Options {
     /// LL-HLS viewers
     #[arg(long, value_name = "N")]
     pub llhls: Option<u32>,
+    /// RTMP play viewers, at --play
+    #[arg(long, value_name = "N")]
+    pub rtmpplay: Option<u32>,
+    /// Where RTMP viewers play: rtmp://HOST[:PORT]; by default where publishers push
+    #[arg(long, value_name = "URL")]
+    pub play: Option<String>,
     /// Room members
     #[arg(long, value_name = "N")]
     pub members: Option<u32>,
@@ -224,6 +233,8 @@ impl Options {
             wsflv: self.wsflv.or(preset.wsflv),
             hls: self.hls.or(preset.hls),
             llhls: self.llhls.or(preset.llhls),
+            rtmpplay: self.rtmpplay.or(preset.rtmpplay),
+            play: self.play.or(preset.play),
             members: self.members.or(preset.members),
             publishers: self.publishers.or(preset.publishers),
             secs: self.secs.or(preset.secs),
@@ -280,6 +291,8 @@ pub struct Scenario {
     pub targets: Vec<String>,
     /// The origin, as `host:port`; present if there are publishers.
     pub rtmp: Option<String>,
+    /// Where RTMP is played, as `host:port`; present if somebody does.
+    pub play: Option<String>,
     /// Rooms to watch; publisher n pushes to room n.
     pub rooms: Vec<Room>,
     /// How many publishers there are: none, or one for each room.
@@ -312,7 +325,12 @@ impl Scenario {
     pub fn new(options: Options) -> Result<Self> {
         let members = options.members.unwrap_or(0);
         ensure!(members == 0, "--members {members}: this build has no rooms to join yet");
-        ensure!(!options.target.is_empty(), "--target: say where viewers ask, http://HOST:PORT");
+        let over_http = [options.flv, options.wsflv, options.hls, options.llhls];
+        let needs_target = over_http.iter().any(|n| n.unwrap_or(0) > 0);
+        ensure!(
+            !needs_target || !options.target.is_empty(),
+            "--target: say where viewers ask, http://HOST:PORT"
+        );
         let mut targets = Vec::new();
         let mut watched = None;
         for target in &options.target {
@@ -328,6 +346,13 @@ impl Scenario {
             (None, _) => bail!("--publishers: say where they push, --rtmp rtmp://HOST:PORT"),
             (Some(url), _) => Some(crate::net::Url::parse(url, "rtmp", 1935)?.authority),
         };
+        let play = match (&options.play, &options.rtmp, options.rtmpplay.unwrap_or(0)) {
+            (_, _, 0) => None,
+            (None, None, _) => bail!("--rtmpplay: say where they play, --play rtmp://HOST:PORT"),
+            (Some(url), _, _) | (None, Some(url), _) => {
+                Some(crate::net::Url::parse(url, "rtmp", 1935)?.authority)
+            }
+        };
         let stem = options.room.clone().or(watched).unwrap_or_else(|| DEFAULT_ROOM.to_owned());
         let stem = Room::parse(&stem)?;
         let rooms = match publishers {
@@ -341,6 +366,7 @@ impl Scenario {
             (Protocol::WsFlv, options.wsflv),
             (Protocol::Hls, options.hls),
             (Protocol::LlHls, options.llhls),
+            (Protocol::Rtmp, options.rtmpplay),
         ];
         let viewers: Vec<_> =
             asked.into_iter().filter_map(|(p, n)| n.filter(|n| *n > 0).map(|n| (p, n))).collect();
@@ -353,6 +379,7 @@ impl Scenario {
         Ok(Self {
             targets,
             rtmp,
+            play,
             rooms,
             publishers,
             viewers,
@@ -408,6 +435,7 @@ mod tests {
         assert!(refused("target = ['https://a']\nflv = 1").contains("http://"));
         assert!(refused("target = ['http://a']").contains("nothing to do"));
         assert!(refused("target = ['http://a']\nmembers = 5").contains("--members 5"));
+        assert!(refused("rtmpplay = 1").contains("--play"));
         assert!(refused("target = ['http://a']\npublishers = 1").contains("--rtmp"));
         assert!(refused("target = ['http://a']\nflv = 1\nsecs = -1").contains("--secs -1"));
         assert!(toml::from_str::<Options>("flvs = 1").is_err());

@@ -7,6 +7,7 @@
 mod flv;
 mod hls;
 mod llhls;
+mod rtmp;
 mod stamps;
 mod ws;
 
@@ -34,6 +35,8 @@ pub(crate) struct Stage {
     pub(crate) flv: String,
     /// Path of the first HLS playlist, query included.
     pub(crate) hls: String,
+    /// App and name for RTMP, query included.
+    pub(crate) rtmp: (String, String),
     /// When parts were complete, as timed viewers find out.
     pub(crate) completed: Completed,
 }
@@ -69,6 +72,9 @@ pub(crate) enum Trouble {
     /// The server did not answer as it should.
     #[error(transparent)]
     Http(#[from] http::Error),
+    /// RTMP failed.
+    #[error("RTMP: {0}")]
+    Rtmp(String),
     /// What it sent is not what it should be.
     #[error("{0}")]
     Media(String),
@@ -94,6 +100,7 @@ impl Viewer {
                     Protocol::Flv | Protocol::WsFlv => flv::watch(&self, &mut began).await,
                     Protocol::Hls => hls::watch(&self, &mut began).await,
                     Protocol::LlHls => llhls::watch(&self, &mut began).await,
+                    Protocol::Rtmp => rtmp::watch(&self, &mut began).await,
                 };
                 if let Err(trouble) = watched {
                     self.tally.error(&trouble.to_string());

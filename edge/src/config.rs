@@ -28,6 +28,9 @@ pub struct Config {
     pub timeouts: Timeouts,
     /// Tasks that write FLV per room at most; 0 stands for one per CPU.
     pub writers: usize,
+    /// The longest an FLV chunk collects frames, on a full node. Larger writes cost the kernel less per
+    /// byte; at the default the gain levels off.
+    pub flv_max_flush: Duration,
 }
 
 /// Where the certificate of the viewer listener is. Both files are read again when they change.
@@ -50,6 +53,7 @@ impl Default for Config {
             room_grace: Duration::from_secs(30),
             timeouts: Timeouts::default(),
             writers: 0,
+            flv_max_flush: Duration::from_millis(350),
         }
     }
 }

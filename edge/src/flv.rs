@@ -40,12 +40,9 @@ use writer::Writers;
 
 /// Flush interval while few watch: about what one frame takes.
 pub const MIN_FLUSH: Duration = Duration::from_millis(20);
-/// Flush interval of a full node. Larger writes cost the kernel less per byte; this is where the
-/// gain levels off.
-pub const MAX_FLUSH: Duration = Duration::from_millis(350);
 /// FLV viewers per CPU up to which nothing is gained by waiting.
 pub const RELAXED_VIEWERS: usize = 100;
-/// FLV viewers per CPU from which [`MAX_FLUSH`] holds.
+/// FLV viewers per CPU from which chunks collect as long as [`crate::Config::flv_max_flush`] says.
 pub const CROWDED_VIEWERS: usize = 1000;
 
 /// How long the feed's cursor waits for an older incomplete segment before it jumps to a later key
@@ -64,6 +61,7 @@ pub(crate) struct Stage {
     pub(crate) metrics: Arc<Metrics>,
     /// CPUs to spread over.
     cpus: usize,
+    max_flush: Duration,
     timeouts: Timeouts,
     viewers: AtomicUsize,
     drain: CancellationToken,
@@ -74,7 +72,7 @@ pub(crate) struct Stage {
 impl Stage {
     pub(crate) fn new(
         metrics: Arc<Metrics>,
-        cpus: usize,
+        (cpus, max_flush): (usize, Duration),
         timeouts: Timeouts,
         (drain, abort): (CancellationToken, CancellationToken),
         tasks: TaskTracker,
@@ -83,6 +81,7 @@ impl Stage {
         Arc::new(Self {
             metrics,
             cpus,
+            max_flush: max_flush.max(MIN_FLUSH),
             timeouts,
             viewers: AtomicUsize::new(0),
             drain,
@@ -96,7 +95,7 @@ impl Stage {
         let viewers = self.viewers.load(Ordering::Relaxed) / self.cpus;
         let over = viewers.saturating_sub(RELAXED_VIEWERS).min(CROWDED_VIEWERS - RELAXED_VIEWERS);
         let share = over as f64 / (CROWDED_VIEWERS - RELAXED_VIEWERS) as f64;
-        MIN_FLUSH + (MAX_FLUSH - MIN_FLUSH).mul_f64(share)
+        MIN_FLUSH + (self.max_flush - MIN_FLUSH).mul_f64(share)
     }
 
     /// Makes `viewing` a viewer of its room's FLV, beginning the hub if there is none.
@@ -270,7 +269,7 @@ impl Maker {
             chunker: Chunker::new(),
             cursor: None,
             flush_at: None,
-            last_flush: Instant::now() - MAX_FLUSH,
+            last_flush: Instant::now() - self.stage.max_flush,
             stalled_since: None,
         };
         let mut empty_since = None;

@@ -103,7 +103,8 @@ impl Edge {
         let rooms =
             Rooms::new(source, config.room_grace, Arc::clone(&metrics), ending.drain.clone());
         let tokens = (ending.drain.clone(), ending.abort.clone());
-        let stage = Stage::new(Arc::clone(&metrics), cpus, config.timeouts, tokens, tasks.clone());
+        let pace = (cpus, config.flv_max_flush);
+        let stage = Stage::new(Arc::clone(&metrics), pace, config.timeouts, tokens, tasks.clone());
         let app = Arc::new(App {
             rooms: Arc::clone(&rooms),
             metrics: Arc::clone(&metrics),

@@ -339,6 +339,7 @@ fn start_edge(
         tls: tls.map(|tls| edge::TlsFiles { cert: tls.cert, key: tls.key }),
         max_connections: config.http.max_connections,
         max_connections_per_address: config.http.max_connections_per_address,
+        flv_max_flush: config.http.flv_max_flush,
         allow_guests: config.auth.allow_guests,
         ..edge::Config::default()
     };

@@ -4,6 +4,7 @@
 
 use super::Outcome;
 use crate::report::{Quantiles, Report, Row};
+use crate::requests::Answered;
 
 /// The edge's and the home's place among the server's processes.
 const EDGE: usize = 0;
@@ -17,8 +18,12 @@ pub(crate) struct Case {
     pub(crate) about: &'static str,
     /// Its scenario.
     pub(crate) preset: &'static str,
+    /// What our servers are told besides, as `--set` takes it.
+    pub(crate) settings: &'static [&'static str],
     /// What runs.
     pub(crate) setting: Setting,
+    /// How often at most: what hardly varies need not be repeated.
+    pub(crate) max_runs: u32,
     /// The figures of a run; none when it gave too little data.
     pub(crate) figures: fn(&Outcome) -> Option<Vec<Figure>>,
 }
@@ -27,18 +32,69 @@ pub(crate) struct Case {
 pub(crate) enum Setting {
     /// One home, one edge.
     Cluster,
-    /// The same, and after it a bare send loop at this interval.
-    BesideSendLoop {
+    /// The same, and after it each of these under the same load.
+    Beside(&'static [Peer]),
+    /// Requests for a document of the cluster, and for the same bytes at nginx.
+    Requests(Document),
+}
+
+/// What our servers are held against.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Peer {
+    /// A bare send loop.
+    SendLoop {
         /// Milliseconds between two sends to a viewer.
         interval_ms: u64,
     },
+    /// nginx with its RTMP module: a push, played by RTMP.
+    NginxRtmp {
+        /// Whether it writes HLS of what is pushed.
+        hls: bool,
+    },
+    /// node-media-server: a push, watched by HTTP-FLV.
+    NodeMediaServer,
+}
+
+impl Peer {
+    /// Its name in figures.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::SendLoop { .. } => "send loop",
+            Self::NginxRtmp { .. } => "nginx-rtmp",
+            Self::NodeMediaServer => "node-media-server",
+        }
+    }
+}
+
+/// What is asked for over and over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Document {
+    /// The media playlist.
+    Playlist,
+    /// A part.
+    Part,
+    /// A segment.
+    Segment,
+}
+
+impl Case {
+    /// Whether servers of other makes run in it.
+    pub(crate) fn compares(&self) -> bool {
+        match self.setting {
+            Setting::Cluster => false,
+            Setting::Beside(peers) => {
+                peers.iter().any(|peer| !matches!(peer, Peer::SendLoop { .. }))
+            }
+            Setting::Requests(_) => true,
+        }
+    }
 }
 
 /// One number.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Figure {
     /// What it is.
-    pub(crate) name: &'static str,
+    pub(crate) name: String,
     /// How much.
     pub(crate) value: f64,
     /// Of what.
@@ -67,100 +123,152 @@ impl Promise {
 
 use Promise::{AtLeast, AtMost};
 
+/// As many runs as the command line says.
+const ALL: u32 = u32::MAX;
+
+const PLAIN: Case = Case {
+    name: "",
+    about: "",
+    preset: "",
+    settings: &[],
+    setting: Setting::Cluster,
+    max_runs: ALL,
+    figures: |_| None,
+};
+
 /// All measurements, in the order of `RESULTS.md`.
 pub(crate) const CASES: &[Case] = &[
+    Case {
+        name: "fanout-33",
+        about: "HTTP-FLV to 1,000 viewers of 2 Mbit/s, chunks of 33 ms, against a bare send loop",
+        preset: include_str!("../../presets/flv-1000.toml"),
+        settings: &["http.flv_max_flush=33ms"],
+        setting: Setting::Beside(&[Peer::SendLoop { interval_ms: 33 }]),
+        figures: |o| fanout(o, &[AtLeast(0.85)]),
+        ..PLAIN
+    },
+    Case {
+        name: "fanout-350",
+        about: "the same with chunks of up to 350 ms, as an edge makes them for that many; against a send loop and others",
+        preset: include_str!("../../presets/flv-1000.toml"),
+        setting: Setting::Beside(&[
+            Peer::SendLoop { interval_ms: 350 },
+            Peer::NginxRtmp { hls: false },
+            Peer::NodeMediaServer,
+        ]),
+        figures: |o| fanout(o, &[AtLeast(0.7), AtLeast(3.0), AtLeast(3.0)]),
+        ..PLAIN
+    },
+    Case {
+        name: "carry-3000",
+        about: "HTTP-FLV to 3,000 viewers of 2 Mbit/s, and how many one core would carry by that",
+        preset: include_str!("../../presets/flv-3000.toml"),
+        figures: carry,
+        ..PLAIN
+    },
+    Case {
+        name: "request-playlist",
+        about: "requests for the media playlist, kept connections, against nginx with the same bytes in a file",
+        preset: include_str!("../../presets/requests.toml"),
+        setting: Setting::Requests(Document::Playlist),
+        figures: |o| requests(o, AtLeast(1.2)),
+        ..PLAIN
+    },
+    Case {
+        name: "request-part",
+        about: "the same for a part of 50 KB",
+        preset: include_str!("../../presets/requests.toml"),
+        setting: Setting::Requests(Document::Part),
+        figures: |o| requests(o, AtLeast(1.0)),
+        ..PLAIN
+    },
+    Case {
+        name: "request-segment",
+        about: "the same for a segment of 500 KB",
+        preset: include_str!("../../presets/requests.toml"),
+        setting: Setting::Requests(Document::Segment),
+        figures: |o| requests(o, AtLeast(0.95)),
+        ..PLAIN
+    },
+    Case {
+        name: "ingest",
+        about: "CPU of the home for each of 20 publishers of 2 Mbit/s, replicating all to one edge, against nginx-rtmp with HLS",
+        preset: include_str!("../../presets/ingest.toml"),
+        setting: Setting::Beside(&[Peer::NginxRtmp { hls: true }]),
+        figures: ingest,
+        ..PLAIN
+    },
     Case {
         name: "flv-idle",
         about: "age of a frame at an HTTP-FLV viewer, pushed to the home and carried to the edge; 10 viewers",
         preset: include_str!("../../presets/flv-idle.toml"),
-        setting: Setting::Cluster,
         figures: |o| latency(o, Some(AtMost(20.0)), Some(AtMost(60.0))),
-    },
-    Case {
-        name: "flv-1000",
-        about: "the same with 1,000 viewers of 2 Mbit/s, for whom the edge collects up to 350 ms",
-        preset: include_str!("../../presets/flv-1000.toml"),
-        setting: Setting::Cluster,
-        figures: |o| latency(o, None, Some(AtMost(500.0))),
+        ..PLAIN
     },
     Case {
         name: "playlist-100",
         about: "part complete at the home to the last byte of the held playlist; 100 LL-HLS viewers waiting",
         preset: include_str!("../../presets/playlist-100.toml"),
-        setting: Setting::Cluster,
         figures: |o| reload(o, AtMost(5.0)),
+        ..PLAIN
     },
     Case {
         name: "playlist-1000",
         about: "the same with 1,000 waiting",
         preset: include_str!("../../presets/playlist-1000.toml"),
-        setting: Setting::Cluster,
         figures: |o| reload(o, AtMost(25.0)),
+        ..PLAIN
+    },
+    Case {
+        name: "playlist-5000",
+        about: "the same with 5,000 waiting",
+        preset: include_str!("../../presets/playlist-5000.toml"),
+        figures: |o| reload(o, AtMost(90.0)),
+        ..PLAIN
     },
     Case {
         name: "llhls-1000",
         about: "1,000 LL-HLS viewers of 2 Mbit/s with blocking reload and the hinted part asked ahead",
         preset: include_str!("../../presets/llhls-1000.toml"),
-        setting: Setting::Cluster,
         figures: low_latency,
+        ..PLAIN
     },
     Case {
         name: "cold-edge",
         about: "2,000 HTTP-FLV viewers within one second at an edge that has nothing",
         preset: include_str!("../../presets/cold-edge.toml"),
-        setting: Setting::Cluster,
         figures: cold_edge,
+        ..PLAIN
     },
     Case {
         name: "memory-1000",
         about: "growth of the edge's resident memory for each of 1,000 HTTP-FLV viewers",
         preset: include_str!("../../presets/memory-1000.toml"),
-        setting: Setting::Cluster,
+        max_runs: 1,
         figures: memory,
-    },
-    Case {
-        name: "memory-5000",
-        about: "the same with 5,000",
-        preset: include_str!("../../presets/memory-5000.toml"),
-        setting: Setting::Cluster,
-        figures: memory,
+        ..PLAIN
     },
     Case {
         name: "memory-10000",
         about: "the same with 10,000",
         preset: include_str!("../../presets/memory-10000.toml"),
-        setting: Setting::Cluster,
+        max_runs: 1,
         figures: memory,
-    },
-    Case {
-        name: "ingest",
-        about: "CPU of the home for each of 20 publishers of 2 Mbit/s, replicating all to one edge",
-        preset: include_str!("../../presets/ingest.toml"),
-        setting: Setting::Cluster,
-        figures: ingest,
-    },
-    Case {
-        name: "fanout-100",
-        about: "HTTP-FLV to 100 viewers of 2 Mbit/s, a write for each frame, against a bare send loop",
-        preset: include_str!("../../presets/fanout-100.toml"),
-        setting: Setting::BesideSendLoop { interval_ms: 33 },
-        figures: |o| fanout(o, AtLeast(0.85)),
-    },
-    Case {
-        name: "fanout-1000",
-        about: "HTTP-FLV to 1,000 viewers of 2 Mbit/s, a write each 350 ms, against a bare send loop",
-        preset: include_str!("../../presets/flv-1000.toml"),
-        setting: Setting::BesideSendLoop { interval_ms: 350 },
-        figures: |o| fanout(o, AtLeast(0.7)),
+        ..PLAIN
     },
 ];
 
-fn figure(name: &'static str, value: f64, unit: &'static str, promise: Option<Promise>) -> Figure {
-    Figure { name, value, unit, promise }
+fn figure(
+    name: impl Into<String>,
+    value: f64,
+    unit: &'static str,
+    promise: Option<Promise>,
+) -> Figure {
+    Figure { name: name.into(), value, unit, promise }
 }
 
 fn first(outcome: &Outcome) -> Option<&Row> {
-    outcome.report.rows.first()
+    outcome.report.as_ref()?.rows.first()
 }
 
 fn pair(
@@ -188,7 +296,12 @@ fn low_latency(outcome: &Outcome) -> Option<Vec<Figure>> {
     let row = first(outcome)?;
     let mut figures = pair(["latency p50", "latency p99"], row.latency_ms?, [None, None]);
     figures.extend(pair(["playlist p50", "playlist p99"], row.reload_ms?, [None, None]));
-    figures.push(figure("sent", per_cpu(&outcome.report, EDGE)?, "MB per edge CPU-s", None));
+    figures.push(figure(
+        "sent",
+        per_cpu(outcome.report.as_ref()?, EDGE)?,
+        "MB per edge CPU-s",
+        None,
+    ));
     figures.push(figure("stalls", row.stalls as f64, "", Some(AtMost(0.0))));
     Some(figures)
 }
@@ -202,33 +315,85 @@ fn cold_edge(outcome: &Outcome) -> Option<Vec<Figure>> {
 }
 
 fn memory(outcome: &Outcome) -> Option<Vec<Figure>> {
-    let edge = outcome.report.servers.get(EDGE)?;
+    let edge = outcome.report.as_ref()?.servers.get(EDGE)?;
     let viewers = f64::from(first(outcome)?.viewers);
     let grown = (edge.rss as f64 - edge.rss_before as f64) / viewers / 1024.0;
     Some(vec![figure("memory", grown, "KiB per viewer", Some(AtMost(24.0)))])
 }
 
 fn ingest(outcome: &Outcome) -> Option<Vec<Figure>> {
-    let report = &outcome.report;
-    let publishers = f64::from(report.publishers.0);
-    let each = |process: usize| {
+    let report = outcome.report.as_ref()?;
+    let each = |report: &Report, process: usize| {
         let cpu = report.servers.get(process)?.cpu_s;
-        Some(cpu / report.window.as_secs_f64() * 60.0 / publishers)
+        Some(cpu / report.window.as_secs_f64() * 60.0 / f64::from(report.publishers.0))
     };
     let unit = "CPU-s per minute and stream";
-    Some(vec![figure("home", each(HOME)?, unit, None), figure("edge", each(EDGE)?, unit, None)])
+    let home = each(report, HOME)?;
+    let mut figures =
+        vec![figure("home", home, unit, None), figure("edge", each(report, EDGE)?, unit, None)];
+    for (peer, report) in &outcome.peers {
+        let other = each(report, 0)?;
+        figures.push(figure(peer.name(), other, unit, None));
+        let ratio = format!("home ÷ {}", peer.name());
+        figures.push(figure(ratio, home / other, "", Some(AtMost(1.0))));
+    }
+    Some(figures)
 }
 
-fn fanout(outcome: &Outcome, ratio: Promise) -> Option<Vec<Figure>> {
-    let bound = outcome.bound.as_ref()?;
-    let (edge, bare) = (per_cpu(&outcome.report, EDGE)?, per_cpu(bound, 0)?);
-    let all = outcome.report.bytes_per_cpu_s()? / 1e6;
-    Some(vec![
-        figure("edge", edge, "MB per CPU-s", None),
-        figure("edge and home", all, "MB per CPU-s", None),
-        figure("send loop", bare, "MB per CPU-s", None),
-        figure("edge ÷ send loop", edge / bare, "", Some(ratio)),
-    ])
+fn fanout(outcome: &Outcome, ratios: &[Promise]) -> Option<Vec<Figure>> {
+    let report = outcome.report.as_ref()?;
+    let unit = "MB per CPU-s";
+    let edge = per_cpu(report, EDGE)?;
+    let mut figures = vec![figure("edge", edge, unit, None)];
+    figures.push(figure("edge and home", report.bytes_per_cpu_s()? / 1e6, unit, None));
+    figures.extend(latency(outcome, None, Some(AtMost(500.0)))?);
+    let memory = memory(outcome)?.pop()?;
+    figures.push(Figure { name: "edge: memory".into(), ..memory });
+    for ((peer, report), ratio) in outcome.peers.iter().zip(ratios) {
+        let other = per_cpu(report, 0)?;
+        figures.push(figure(peer.name(), other, unit, None));
+        if !matches!(peer, Peer::SendLoop { .. }) {
+            let memory = report.rss_per_viewer()? / 1024.0;
+            figures.push(figure(
+                format!("{}: memory", peer.name()),
+                memory,
+                "KiB per viewer",
+                None,
+            ));
+        }
+        figures.push(figure(format!("edge ÷ {}", peer.name()), edge / other, "", Some(*ratio)));
+    }
+    Some(figures)
+}
+
+fn carry(outcome: &Outcome) -> Option<Vec<Figure>> {
+    let report = outcome.report.as_ref()?;
+    let row = first(outcome)?;
+    let share = report.servers.get(EDGE)?.cpu_s / report.window.as_secs_f64();
+    let due = f64::from(row.viewers) * 2e6 / 8.0 * report.window.as_secs_f64();
+    let mut figures = latency(outcome, None, Some(AtMost(500.0)))?;
+    figures.push(figure("sent ÷ due", row.bytes as f64 / due, "", Some(AtLeast(0.95))));
+    figures.push(figure("edge's core used", share * 100.0, "%", None));
+    let carried = f64::from(row.viewers) / share;
+    figures.push(figure("one core, extrapolated", carried, "viewers", Some(AtLeast(6000.0))));
+    Some(figures)
+}
+
+fn requests(outcome: &Outcome, ratio: Promise) -> Option<Vec<Figure>> {
+    let (ours, theirs) = outcome.answered.as_ref()?;
+    let rate = |a: &Answered| (a.cpu_s > 0.0).then(|| a.requests as f64 / a.cpu_s);
+    let (edge, nginx) = (rate(ours)?, rate(theirs)?);
+    let unit = "requests per CPU-s";
+    let mut figures = vec![
+        figure("edge", edge, unit, None),
+        figure("nginx", nginx, unit, None),
+        figure("edge ÷ nginx", edge / nginx, "", Some(ratio)),
+    ];
+    let size = ours.bytes as f64 / ours.requests as f64;
+    figures.push(figure("size", size / 1e3, "KB", None));
+    figures.push(figure("edge: p99", ours.times?.p99, "ms", None));
+    figures.push(figure("nginx: p99", theirs.times?.p99, "ms", None));
+    Some(figures)
 }
 
 /// Megabytes received for each CPU-second of one process.

@@ -13,11 +13,17 @@ use super::cases::{CASES, Case, Figure, Promise};
 use crate::process;
 
 const HEADING: &str = "# Results\n\n\
-    Written by `bench measure --out bench/RESULTS.md`; what each measurement is stands in\n\
-    `bench measure --list`, its scenario in `presets/`. Medians; all runs stand beside them. One home and one\n\
-    edge run as separate processes on one core, the load generator on another. MB are 10^6 bytes. A row is\n\
-    marked where the load generator's core was over 85 % busy or data was missing in some run.\n\n\
-    | measurement | figure | median | runs | promised | kept | taken on |\n\
+    Written by `make bench` (all rows) and `make compare` (those beside servers of other makes). What each\n\
+    measurement is stands in `bench measure --list`, its scenario in `presets/`; one alone is taken again by\n\
+    `make bench BENCH_ARGS=\"NAME --runs 5\"`. Medians; all runs stand beside them. Home and edge are separate\n\
+    processes on one core, the load generator is on another. Where servers are held against each other they\n\
+    run one after the other on that core, alternating, under the same drivers, and the figure is per\n\
+    CPU-second of the server's process, so that a busy machine disturbs both alike; absolute times it does\n\
+    disturb: see the load. MB are 10^6 bytes. A row is marked doubtful where the load generator's core was\n\
+    over 85 % busy or data was missing in some run.\n\n";
+/// How the line begins that says where rows were taken.
+const TAKEN_ON: &str = "Taken on ";
+const TABLE: &str = "| measurement | figure | median | runs | wanted | kept | load |\n\
     |---|---|---|---|---|---|---|\n";
 
 /// The rows of a measurement.
@@ -28,7 +34,7 @@ impl Row {
     /// From the figures of each run, of which some had problems.
     pub(crate) fn of(case: &Case, runs: &[Vec<Figure>], problems: usize) -> Self {
         let Some(first) = runs.first() else { return Self(Vec::new()) };
-        let machine = machine();
+        let load = format!("{:.1}", process::load().unwrap_or_default());
         let mark = if problems == 0 { "" } else { " (doubtful)" };
         let line = |(index, figure): (usize, &Figure)| {
             let mut values: Vec<f64> =
@@ -43,11 +49,11 @@ impl Row {
                     (said(promise), kept)
                 }
             };
-            let (name, unit, value) = (figure.name, figure.unit, short(median));
+            let (name, unit, value) = (&figure.name, figure.unit, short(median));
             let case = case.name;
             let value = format!("{value} {unit}");
             let value = value.trim();
-            format!("| {case} | {name} | {value}{mark} | {all} | {promised} | {kept} | {machine} |")
+            format!("| {case} | {name} | {value}{mark} | {all} | {promised} | {kept} | {load} |")
         };
         Self(first.iter().enumerate().map(line).collect())
     }
@@ -57,6 +63,8 @@ impl Row {
 #[derive(Debug, Default)]
 pub(crate) struct Results {
     rows: Vec<String>,
+    /// Where the newest rows were taken.
+    taken_on: String,
     /// What people wrote behind the table.
     notes: String,
 }
@@ -73,9 +81,10 @@ impl Results {
 
     fn parse(text: &str) -> Self {
         let is_row = |line: &&str| line.starts_with("| ") && !line.starts_with("| measurement");
+        let taken_on = text.lines().find(|line| line.starts_with(TAKEN_ON)).unwrap_or_default();
         let rows = text.lines().filter(is_row).map(str::to_owned).collect();
         let notes = text.split_once("\n## ").map_or(String::new(), |(_, n)| format!("\n## {n}"));
-        Self { rows, notes }
+        Self { rows, taken_on: taken_on.to_owned(), notes }
     }
 
     /// Puts new rows in the place of a measurement's old ones.
@@ -90,9 +99,18 @@ impl Results {
         self.rows.sort_by_key(|line| place(line));
     }
 
+    /// Notes where, and with which versions, rows are taken.
+    pub(crate) fn taken_here(&mut self, versions: &[String]) {
+        self.taken_on = format!("{TAKEN_ON}{}. {}.", machine(), versions.join(", "));
+    }
+
     /// The whole file.
     pub(crate) fn text(&self) -> String {
         let mut out = HEADING.to_owned();
+        if !self.taken_on.is_empty() {
+            let _ = writeln!(out, "{}\n", self.taken_on);
+        }
+        out += TABLE;
         for row in &self.rows {
             let _ = writeln!(out, "{row}");
         }
@@ -123,7 +141,7 @@ fn short(value: f64) -> String {
     if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.').into() } else { text }
 }
 
-/// Where the figures are from: processor, kernel, compiler, how busy it was.
+/// Where the figures are from: processor, kernel, compiler.
 fn machine() -> String {
     let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
     let cpuinfo = read("/proc/cpuinfo");
@@ -138,8 +156,7 @@ fn machine() -> String {
     let rustc = Command::new("rustc").arg("-V").output().ok();
     let rustc = rustc.map(|o| String::from_utf8_lossy(&o.stdout).into_owned()).unwrap_or_default();
     let rustc = rustc.split(' ').nth(1).unwrap_or("?");
-    let load = process::load().unwrap_or_default();
-    format!("{cores} × {cpu}, Linux {kernel}, rustc {rustc}, load {load:.1}")
+    format!("{cores} × {cpu}, Linux {kernel}, rustc {rustc}")
 }
 
 #[cfg(test)]
@@ -148,7 +165,7 @@ mod tests {
 
     fn run(value: f64) -> Vec<Figure> {
         let promise = Some(Promise::AtMost(5.0));
-        vec![Figure { name: "p99", value, unit: "ms", promise }]
+        vec![Figure { name: "p99".into(), value, unit: "ms", promise }]
     }
 
     #[test]

@@ -32,7 +32,8 @@ pub(super) async fn watch(viewer: &Viewer, began: &mut bool) -> Result<(), Troub
     }
 }
 
-struct Timed<'a> {
+/// Looks at every frame of one viewer.
+pub(super) struct Timed<'a> {
     viewer: &'a Viewer,
     reader: Reader,
     sequence: Sequence,
@@ -41,7 +42,7 @@ struct Timed<'a> {
 }
 
 impl<'a> Timed<'a> {
-    fn new(viewer: &'a Viewer) -> Self {
+    pub(super) fn new(viewer: &'a Viewer) -> Self {
         let player = Player::new(BUFFER_MICROS);
         Self {
             viewer,
@@ -83,19 +84,25 @@ impl<'a> Timed<'a> {
 
     fn take(&mut self, at: u64) -> Result<(), Trouble> {
         while let Some(tag) = self.reader.next_tag()? {
-            let track = match tag.kind {
-                TagKind::Video => 0,
-                TagKind::Audio => 1,
-                TagKind::Script => continue,
-            };
-            // A sequence header has no time of its own.
-            if tag.body.get(1) == Some(&0) {
-                continue;
-            }
-            self.in_order(&tag, track)?;
-            if tag.kind == TagKind::Video {
-                self.picture(&tag, at);
-            }
+            self.tag(&tag, at)?;
+        }
+        Ok(())
+    }
+
+    /// A tag came at `at`.
+    pub(super) fn tag(&mut self, tag: &Tag, at: u64) -> Result<(), Trouble> {
+        let track = match tag.kind {
+            TagKind::Video => 0,
+            TagKind::Audio => 1,
+            TagKind::Script => return Ok(()),
+        };
+        // A sequence header has no time of its own.
+        if tag.body.get(1) == Some(&0) {
+            return Ok(());
+        }
+        self.in_order(tag, track)?;
+        if tag.kind == TagKind::Video {
+            self.picture(tag, at);
         }
         Ok(())
     }

@@ -99,6 +99,12 @@ pub const KEYS: &[Key] = &[
         "1024",
         "viewer connections at once from one address, loopback aside; further ones are closed",
     ),
+    key(
+        "http.flv_max_flush",
+        ms(20, 2_000),
+        "350ms",
+        "longest an FLV chunk collects frames, on a full node; less is less delay and more CPU",
+    ),
     key("admin.listen", Kind::HostPort, "127.0.0.1:8081", "metrics, health, API and console"),
     reloadable(
         "admin.require_token",

@@ -44,6 +44,7 @@ pub(super) fn compose(settings: Settings) -> Result<Config, Problems> {
             advertise: read.optional("http.advertise"),
             max_connections: read.integer("http.max_connections") as usize,
             max_connections_per_address: read.integer("http.max_connections_per_address") as u32,
+            flv_max_flush: read.duration("http.flv_max_flush"),
         },
         admin: Admin {
             listen: read.text("admin.listen"),

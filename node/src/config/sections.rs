@@ -86,6 +86,8 @@ pub struct Http {
     pub max_connections: usize,
     /// Viewer connections at once from one address.
     pub max_connections_per_address: u32,
+    /// The longest an FLV chunk collects frames.
+    pub flv_max_flush: Duration,
 }
 
 /// A certificate chain and its key.
