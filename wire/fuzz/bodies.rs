@@ -13,6 +13,7 @@ use wire::{
     frame::{FrameDecoder, decode_message, encode_message, length_prefix},
     hello::{MAX_SOFTWARE_BYTES, VersionRange},
     replica::{self, FrameRecord},
+    room::{Client, Item, model::Form, relay},
 };
 
 /// The limit of a frame in the target `frame`: small enough that inputs reach it.
@@ -121,6 +122,32 @@ pub(crate) fn events(data: &[u8]) {
     {
         assert!(gift.count > 0 && !gift.user.is_empty() && !gift.client_id.is_empty());
         assert!(gift.detail.as_str().len() <= 3072 && !gift.detail.as_str().contains('\0'));
+    }
+}
+
+/// What members, edges and homes say in a room.
+pub(crate) fn room(data: &[u8]) {
+    let Some((kind, frame)) = data.split_first() else { return };
+    match kind % 6 {
+        0 => message::<relay::Enter>(frame),
+        1 => message::<relay::ToHome>(frame),
+        2 => message::<relay::FromHome>(frame),
+        3 => {
+            if let Ok(Some(said)) = Client::read(frame, Form::Json) {
+                assert_eq!(Client::read(&said.write(Form::Json), Form::Json), Ok(Some(said)));
+            }
+        }
+        4 => {
+            if let Ok(Some(said)) = Client::read(frame, Form::Protobuf) {
+                let again = Client::read(&said.write(Form::Protobuf), Form::Protobuf);
+                assert_eq!(again, Ok(Some(said)));
+            }
+        }
+        _ => {
+            if let Ok(item) = Item::decode_shared(frame) {
+                assert_eq!(Item::decode_shared(&item.encode_shared()), Ok(item));
+            }
+        }
     }
 }
 

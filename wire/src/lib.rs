@@ -16,7 +16,8 @@
 //! streams; [`endpoint`] dials, accepts and dispatches; [`links`] keeps one connection per node.
 //! [`control`], [`contribute`] and [`replica`] are what is said: to the control plane, to a room's
 //! home by whoever has its publisher, and by the home to those who carry the room further;
-//! [`events`] is what is told to the node that keeps the ledger of gifts.
+//! [`events`] is what is told to the node that keeps the ledger of gifts; [`room`] is a room's
+//! interaction, up to what its members read and write.
 //! Sockets, clocks and tasks are in `stream`, `endpoint` and `links` alone; the rest is pure.
 
 pub mod contribute;
@@ -31,6 +32,7 @@ pub mod identity;
 pub mod links;
 pub mod metrics;
 pub mod replica;
+pub mod room;
 pub mod service;
 pub mod stream;
 

@@ -49,6 +49,11 @@ fn events() {
 }
 
 #[test]
+fn room() {
+    replay("room", bodies::room);
+}
+
+#[test]
 fn id() {
     replay("id", bodies::id);
 }
