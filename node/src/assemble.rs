@@ -130,7 +130,7 @@ impl Node {
         let origin = if plan.roles.contains(&Role::Origin) {
             let origin =
                 start_origin(&plan, config, client.clone(), links.clone(), &metrics).await?;
-            services.push(origin.service());
+            services.extend([origin.service(), origin.interaction()]);
             facts.add_origin(origin.rooms());
             Some(origin)
         } else {
@@ -319,12 +319,18 @@ async fn start_origin(
         publish_grace: config.room.publish_grace,
         policy: if config.auth.publish_open { origin::Policy::Open } else { origin::Policy::Key },
         feed: feed::Limits { max_bytes: config.room.cache_bytes },
+        rooms: sequencer(config),
         ..origin::Config::default()
     };
     let (registry, refused) = (&metrics.registry, metrics.refused.clone());
     Origin::start(origin, plan.id.clone(), client, links, registry, refused)
         .await
         .with_context(|| in_use("rtmp.listen", &listen))
+}
+
+fn sequencer(config: &Config) -> origin::sequencer::Config {
+    let (open_gifts, filter) = (config.room.open_gifts, config.room.filter.clone());
+    origin::sequencer::Config { open_gifts, filter, ledger: None }
 }
 
 fn start_edge(

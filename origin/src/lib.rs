@@ -7,7 +7,7 @@
 //!
 //! [`rtmp`] turns an encoder's bytes into messages; `publish` asks who may push where; `registry`
 //! claims rooms from the control plane; `room` owns one room's stream; `replicate` serves the streams
-//! on which edges subscribe. No viewer ever connects here.
+//! on which edges subscribe; [`sequencer`] orders what is said in a room. No viewer ever connects here.
 
 mod contribute;
 mod error;
@@ -30,6 +30,8 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 use wire::links::Links;
+use wire::room::User;
+use wire::room::relay::{Saying, Verdict};
 use wire::service::Service;
 use wire::{NodeId, RoomId};
 
@@ -44,6 +46,7 @@ use crate::publish::Publisher;
 use crate::registry::Registry;
 use crate::replicate::Replicate;
 use crate::rtmp::Listener;
+use crate::sequencer::{Act, Figures, Sequencers, Unheard};
 
 /// What an operator may set on an origin.
 #[derive(Debug, Clone)]
@@ -58,6 +61,8 @@ pub struct Config {
     pub policy: Policy,
     /// What one room's feed may hold.
     pub feed: FeedLimits,
+    /// What members may do in rooms, and where what they give is kept.
+    pub rooms: sequencer::Config,
     /// Rooms this node may be the home of.
     pub max_rooms: usize,
 }
@@ -70,6 +75,7 @@ impl Default for Config {
             publish_grace: Duration::from_secs(10),
             policy: Policy::default(),
             feed: FeedLimits::default(),
+            rooms: sequencer::Config::default(),
             max_rooms: 10_000,
         }
     }
@@ -95,6 +101,7 @@ pub struct RoomReport {
 pub struct Origin {
     rooms: Arc<Registry>,
     replicate: Arc<Replicate>,
+    sequencers: Arc<Sequencers>,
     rtmp_addr: SocketAddr,
     stop_listening: CancellationToken,
     listener: JoinHandle<()>,
@@ -127,6 +134,8 @@ impl Origin {
             config.max_rooms,
             Arc::clone(&room_metrics),
         );
+        let sequencer_metrics = sequencer::Metrics::register(registry)?;
+        let sequencers = Sequencers::new(config.rooms, Arc::clone(&rooms), sequencer_metrics);
         let replicate = Arc::new(Replicate::new(Arc::clone(&rooms), room_metrics));
         let publisher =
             Publisher { node, policy: config.policy, client, links, rooms: Arc::clone(&rooms) };
@@ -138,7 +147,7 @@ impl Origin {
         info!(%rtmp_addr, "listening for RTMP");
         let stop_listening = CancellationToken::new();
         let listener = tokio::spawn(listener.run(stop_listening.clone()));
-        Ok(Self { rooms, replicate, rtmp_addr, stop_listening, listener })
+        Ok(Self { rooms, replicate, sequencers, rtmp_addr, stop_listening, listener })
     }
 
     /// Where encoders connect, with the real port.
@@ -153,10 +162,16 @@ impl Origin {
         Arc::clone(&self.replicate) as Arc<dyn Service>
     }
 
+    /// The service that takes edges into the interaction of rooms.
+    #[must_use]
+    pub fn interaction(&self) -> Arc<dyn Service> {
+        Arc::clone(&self.sequencers) as Arc<dyn Service>
+    }
+
     /// A handle to ask about rooms by, which outlives nothing and blocks nothing.
     #[must_use]
     pub fn rooms(&self) -> Rooms {
-        Rooms { registry: Arc::clone(&self.rooms) }
+        Rooms { registry: Arc::clone(&self.rooms), sequencers: Arc::clone(&self.sequencers) }
     }
 
     /// Whether the RTMP listener still accepts: it ends before [`Self::shutdown`] only by a bug.
@@ -178,6 +193,7 @@ impl Origin {
 #[derive(Debug, Clone)]
 pub struct Rooms {
     registry: Arc<Registry>,
+    sequencers: Arc<Sequencers>,
 }
 
 impl Rooms {
@@ -198,6 +214,34 @@ impl Rooms {
         let Some(room) = self.registry.get(room) else { return false };
         room.stop(rtmp::Refusal::kicked("ended by the operator")).await;
         true
+    }
+
+    /// Says something in a room in the name of the application, opening the room if need be. The same
+    /// `cid` of the same user again is the same.
+    ///
+    /// # Errors
+    /// [`Unheard`].
+    pub async fn post(
+        &self,
+        room: &RoomId,
+        cid: String,
+        user: User,
+        what: Saying,
+    ) -> Result<Verdict, Unheard> {
+        self.sequencers.post(room, cid, user, what).await
+    }
+
+    /// Moderates a room, opening it if need be.
+    ///
+    /// # Errors
+    /// [`Unheard`].
+    pub async fn act(&self, room: &RoomId, by: &str, act: Act) -> Result<(), Unheard> {
+        self.sequencers.act(room, by, act).await
+    }
+
+    /// What goes on among a room's members, if it is ordered here.
+    pub async fn figures(&self, room: &RoomId) -> Option<Figures> {
+        self.sequencers.figures(room).await
     }
 }
 

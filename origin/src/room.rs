@@ -100,6 +100,7 @@ pub(crate) struct Room {
 enum Command {
     Publish(Box<Pushed>, oneshot::Sender<Result<(), Refusal>>),
     Stop(Refusal),
+    Hold(bool),
     Close,
 }
 
@@ -182,6 +183,21 @@ impl Room {
         let command = Command::Publish(Box::new(pushed), answer);
         self.commands.send(command).await.map_err(|_| publish::closing())?;
         verdict.await.unwrap_or_else(|_| Err(publish::closing()))
+    }
+
+    /// Whether the room has a past at another home.
+    pub(crate) fn has_moved(&self) -> bool {
+        self.grant.generation != self.grant.epoch.0
+    }
+
+    /// The facts whenever they change; ends with the room.
+    pub(crate) fn watch_facts(&self) -> watch::Receiver<Facts> {
+        self.facts.clone()
+    }
+
+    /// Keeps the room open although nobody publishes, or no longer: it has members.
+    pub(crate) async fn hold(&self, held: bool) {
+        let _ = self.commands.send(Command::Hold(held)).await;
     }
 
     /// Ends the stream at once: kicked or stopped by an operator.
@@ -268,6 +284,7 @@ impl Task {
                 }
                 self.core.stop(now_ms, decisions);
             }
+            Command::Hold(held) => self.core.hold(now_ms, held),
             Command::Close => self.core.close(now_ms, decisions),
         }
     }

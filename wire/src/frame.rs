@@ -126,6 +126,17 @@ pub fn encode_message<T: Serialize>(what: &'static str, message: &T) -> Result<B
     Ok(Bytes::from(buffer).slice(start..))
 }
 
+/// A message as the body of a frame, for one that goes to many: see
+/// [`crate::stream::Sender::write_frame`].
+///
+/// # Errors
+/// As [`encode_message`].
+pub fn encode_body<T: Serialize>(what: &'static str, message: &T) -> Result<Bytes, Error> {
+    let body = postcard::to_stdvec(message).map_err(|e| Error::invalid(what, e.to_string()))?;
+    length_prefix(body.len())?;
+    Ok(Bytes::from(body))
+}
+
 /// Reads a message that fills `frame` exactly.
 ///
 /// # Errors

@@ -140,6 +140,12 @@ pub const KEYS: &[Key] = &[
     ),
     key("room.open_gifts", Kind::Flag, "false", "gifts without a shop order"),
     key(
+        "room.filter",
+        Kind::Path,
+        "",
+        "words that may not be said, one a line; read again when it changes",
+    ),
+    key(
         "auth.publish",
         Kind::OneOf(&["key", "open"]),
         "key",

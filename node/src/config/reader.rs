@@ -66,6 +66,7 @@ pub(super) fn compose(settings: Settings) -> Result<Config, Problems> {
             publish_grace: read.duration("room.publish_grace"),
             cache_bytes: read.integer("room.cache") as usize,
             open_gifts: read.flag("room.open_gifts"),
+            filter: read.path("room.filter"),
         },
         auth: Auth {
             publish_open: read.text("auth.publish") == "open",

@@ -143,6 +143,8 @@ pub struct Room {
     pub cache_bytes: usize,
     /// Whether gifts are taken without a shop order.
     pub open_gifts: bool,
+    /// The file with the words that may not be said, when set.
+    pub filter: Option<PathBuf>,
 }
 
 /// `[auth]`: who may do what.

@@ -163,6 +163,11 @@ impl Core {
         self.settle(now_ms, out);
     }
 
+    /// Whether members keep the room open.
+    pub(super) fn hold(&mut self, now_ms: u64, held: bool) {
+        self.life.hold(now_ms, held);
+    }
+
     pub(super) fn close(&mut self, now_ms: u64, out: &mut Vec<Decision>) {
         self.life.close(&mut self.verdicts);
         self.settle(now_ms, out);

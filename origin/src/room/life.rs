@@ -92,11 +92,18 @@ pub(crate) struct Life {
     phase: Phase,
     challengers: VecDeque<Challenger>,
     grace_ms: u64,
+    /// Members keep the room open.
+    held: bool,
 }
 
 impl Life {
     pub(crate) fn new(now_ms: u64, grace_ms: u64) -> Self {
-        Self { phase: Phase::Idle { since_ms: now_ms }, challengers: VecDeque::new(), grace_ms }
+        Self {
+            phase: Phase::Idle { since_ms: now_ms },
+            challengers: VecDeque::new(),
+            grace_ms,
+            held: false,
+        }
     }
 
     pub(crate) fn phase(&self) -> Phase {
@@ -164,15 +171,28 @@ impl Life {
         }
     }
 
+    /// Members keep the room open, or no longer: it closes a while after they have gone, at the
+    /// earliest.
+    pub(crate) fn hold(&mut self, now_ms: u64, held: bool) {
+        self.held = held;
+        match &mut self.phase {
+            Phase::Idle { since_ms } => *since_ms = now_ms,
+            Phase::Ended { until_ms } => *until_ms = (*until_ms).max(now_ms),
+            _ => {}
+        }
+    }
+
     /// What the time alone decides.
     pub(crate) fn poll(&mut self, now_ms: u64, out: &mut Vec<Verdict>) {
         match self.phase {
-            Phase::Idle { since_ms } if now_ms >= since_ms + IDLE_MS => self.close(out),
+            Phase::Idle { since_ms } if !self.held && now_ms >= since_ms + IDLE_MS => {
+                self.close(out);
+            }
             Phase::Grace { until_ms } if now_ms >= until_ms => {
                 self.phase = Phase::Ended { until_ms: now_ms + ENDED_LINGER_MS };
                 out.push(Verdict::End);
             }
-            Phase::Ended { until_ms } if now_ms >= until_ms => self.close(out),
+            Phase::Ended { until_ms } if !self.held && now_ms >= until_ms => self.close(out),
             Phase::Live { id, media_ms } => self.judge(now_ms, id, media_ms, out),
             _ => {}
         }
@@ -181,6 +201,7 @@ impl Life {
     /// When [`Self::poll`] has something to do next.
     pub(crate) fn deadline_ms(&self) -> Option<u64> {
         match self.phase {
+            Phase::Idle { .. } | Phase::Ended { .. } if self.held => None,
             Phase::Idle { since_ms } => Some(since_ms + IDLE_MS),
             Phase::Grace { until_ms } | Phase::Ended { until_ms } => Some(until_ms),
             Phase::Live { media_ms, .. } => {

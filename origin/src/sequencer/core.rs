@@ -19,15 +19,15 @@ use bytes::Bytes;
 use prost::Message as _;
 use wire::room::model::{Chat, Mode, base36};
 use wire::room::relay::{
-    Enter, FromHome, MAX_LINEAGE, Past, RoomState, Sanction, Say, Saying, ToHome, Verdict, Whom,
+    Enter, FromHome, MAX_LINEAGE, Past, RoomState, Sanction, Say, Saying, ToHome, Verdict,
 };
 use wire::room::{Body, Code, Item, Ring, Role, User};
 use wire::{Epoch, RoomId};
 
 use self::counters::Counting;
-pub(crate) use self::counters::Figures;
+pub use self::counters::Figures;
 use self::gifts::Gifts;
-pub(crate) use self::moderation::{Act, Post};
+pub use self::moderation::Act;
 use self::settle::Settling;
 use super::filter::Filter;
 use super::ledger::{Committed, EventKind, Gift, LedgerError, Place};
@@ -151,11 +151,6 @@ impl Core {
         if self.settling.is_none() {
             out.push(Output::All(self.entered()));
         }
-    }
-
-    /// Edges here now.
-    pub(crate) fn edges(&self) -> usize {
-        self.edges.len()
     }
 
     /// An edge wants to carry the room.
@@ -377,7 +372,7 @@ impl Core {
     }
 
     /// Lets an edge in, and sends it what it lacks.
-    fn admit(&mut self, edge: EdgeId, past: Option<&Past>, out: &mut Vec<Output>) {
+    fn admit(&self, edge: EdgeId, past: Option<&Past>, out: &mut Vec<Output>) {
         let continued = past.filter(|past| {
             past.head >= self.ring.floor()
                 && (past.epoch == self.epoch && past.head <= self.ring.head()

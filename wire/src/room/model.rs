@@ -275,8 +275,8 @@ pub struct Mode {
 #[serde(tag = "t", rename_all = "lowercase")]
 pub enum Server {
     /// The answer to a hello.
-    #[prost(message, tag = "1")]
-    Welcome(Welcome),
+    #[prost(message, boxed, tag = "1")]
+    Welcome(Box<Welcome>),
     /// What was sent has its place.
     #[prost(message, tag = "2")]
     Ok(Accepted),

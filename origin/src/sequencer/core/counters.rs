@@ -29,14 +29,21 @@ const JOINS_PER_SECOND: u32 = 5;
 
 /// What the API tells of a room's interaction.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub(crate) struct Figures {
-    pub(crate) members: u64,
-    pub(crate) likes: u64,
-    pub(crate) likes_per_s: u64,
-    pub(crate) edges: usize,
-    pub(crate) head: u64,
-    pub(crate) mode: Mode,
-    pub(crate) state: RoomState,
+pub struct Figures {
+    /// Members on all edges.
+    pub members: u64,
+    /// Likes since the room was opened.
+    pub likes: u64,
+    /// Likes in the last second.
+    pub likes_per_s: u64,
+    /// Edges that carry the room.
+    pub edges: usize,
+    /// The newest offset.
+    pub head: u64,
+    /// Who may say what.
+    pub mode: Mode,
+    /// Keys and sanctions.
+    pub state: RoomState,
 }
 
 #[derive(Debug, Default)]

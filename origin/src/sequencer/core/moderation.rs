@@ -18,15 +18,9 @@ const MAX_VALUE_BYTES: usize = 4096;
 /// Items taken back at once.
 const MAX_IDS: usize = 100;
 
-/// Something said through the API: see `Say`, which it becomes.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Post {
-    pub(crate) say: wire::room::relay::Say,
-}
-
 /// What a moderator does.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Act {
+pub enum Act {
     /// Takes items back.
     Delete(Vec<String>),
     /// Takes back everything a user said.

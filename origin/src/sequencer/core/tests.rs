@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use wire::room::model::Stats;
-use wire::room::relay::Counters;
+use wire::room::relay::{Counters, Whom};
 use wire::room::{Census, Lane};
 
 use super::settle::SETTLE_MS;

@@ -84,7 +84,7 @@ fn server() -> impl Strategy<Value = Server> {
                 let (uid, hb, now) = (sid.clone(), 25_000, 7);
                 let (lim, edges) = (Some(limits.clone()), vec![sid.clone()]);
                 let pos = Some(pos);
-                Server::Welcome(Welcome {
+                Server::Welcome(Box::new(Welcome {
                     sid,
                     uid,
                     hb,
@@ -97,7 +97,7 @@ fn server() -> impl Strategy<Value = Server> {
                     d,
                     edges,
                     s,
-                })
+                }))
             }),
         (text(), text(), prop::option::of(number())).prop_map(|(c, id, o)| Server::Ok(Accepted {
             c,
@@ -108,12 +108,10 @@ fn server() -> impl Strategy<Value = Server> {
         text().prop_map(|c| Server::Held(Held { c })),
         (prop::option::of(text()), text(), prop::option::of(any::<u32>()))
             .prop_map(|(c, code, retry_ms)| Server::Err(Refused { c, code, retry_ms })),
-        (number(), items(), stats(), counts()).prop_map(|(o, m, s, d)| Server::B(Batch {
-            o,
-            m,
-            s,
-            d
-        })),
+        (number(), items(), stats(), counts()).prop_map(|(o, m, s, d)| {
+            let e = m.first().map(|item| item.id.clone());
+            Server::B(Batch { o, m, s, d, e })
+        }),
         Just(Server::Ping(Empty {})),
         (any::<u32>(), prop::option::of(any::<u32>()), prop::collection::vec(text(), 0..3))
             .prop_map(|(code, after_ms, edges)| Server::Bye(Bye { code, after_ms, edges })),
