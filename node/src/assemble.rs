@@ -330,7 +330,7 @@ async fn start_origin(
 
 fn sequencer(config: &Config) -> origin::sequencer::Config {
     let (open_gifts, filter) = (config.room.open_gifts, config.room.filter.clone());
-    origin::sequencer::Config { open_gifts, filter, ledger: None }
+    origin::sequencer::Config { open_gifts, filter, ..Default::default() }
 }
 
 fn start_edge(

@@ -58,6 +58,8 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 pub struct Config {
     /// Whether gifts need no order of a shop.
     pub open_gifts: bool,
+    /// Who checks the orders of a shop, where there is one.
+    pub shop: Option<Arc<dyn ledger::Shop>>,
     /// The file with the words that may not be said.
     pub filter: Option<PathBuf>,
     /// Where gifts and events are kept.
@@ -95,7 +97,7 @@ pub(crate) struct Sequencers {
 impl Sequencers {
     pub(crate) fn new(config: Config, registry: Arc<Registry>, metrics: Metrics) -> Arc<Self> {
         let metrics = Arc::new(metrics);
-        let rules = Rules { open_gifts: config.open_gifts, ..Rules::default() };
+        let rules = Rules { open_gifts: config.open_gifts, shop: config.shop, ..Rules::default() };
         let rules = watch::Sender::new(rules);
         let follow = |file| list::follow(file, rules.clone(), Arc::clone(&metrics));
         let list = config.filter.map(|file| AbortOnDropHandle::new(tokio::spawn(follow(file))));

@@ -30,7 +30,7 @@ use self::gifts::Gifts;
 pub use self::moderation::Act;
 use self::settle::Settling;
 use super::filter::Filter;
-use super::ledger::{Committed, EventKind, Gift, LedgerError, Place};
+use super::ledger::{Committed, EventKind, Gift, LedgerError, Place, Shop};
 
 /// Messages a room orders per second; those beyond are shown on the sender's edge alone.
 pub(crate) const MAX_PER_SECOND: u64 = 400;
@@ -93,6 +93,8 @@ pub(crate) enum Count {
 pub(crate) struct Rules {
     /// Whether gifts need no order of a shop.
     pub(crate) open_gifts: bool,
+    /// Who checks orders.
+    pub(crate) shop: Option<Arc<dyn Shop>>,
     /// Words that may not be said.
     pub(crate) filter: Arc<Filter>,
 }

@@ -47,6 +47,13 @@ pub trait Ledger: Debug + Send + Sync + 'static {
     fn note(&self, event: Event);
 }
 
+/// Whoever can tell a shop's order from a forged one.
+pub trait Shop: Debug + Send + Sync + 'static {
+    /// What was paid by the order that came with this gift, in the smallest unit of the shop's currency;
+    /// none if it is no order for this gift, or no longer.
+    fn check(&self, gift: &Gift, now_unix_ms: u64) -> Option<u64>;
+}
+
 /// A handle on whatever keeps gifts.
 pub type Handle = Arc<dyn Ledger>;
 

@@ -238,8 +238,9 @@ impl Task {
     fn recall_gifts(&mut self) {
         let Some(ledger) = self.shared.ledger.clone() else { return };
         let (room, shared) = (self.id.clone(), Arc::clone(&self.shared));
+        let epoch = self.room.epoch();
         self.commits.spawn(async move {
-            match ledger.unmarked(room.clone()).await {
+            match ledger.unmarked(room.clone(), epoch).await {
                 Ok(left) => {
                     for committed in left {
                         shared.repost(&room, committed).await;

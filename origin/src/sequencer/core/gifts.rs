@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+use wire::events::{AddressClass, Whence};
 use wire::room::model;
 use wire::room::relay::{Say, Verdict};
 use wire::room::{Body, Code, Role, User};
@@ -90,12 +91,31 @@ impl Core {
         if gift.is_empty() || gift.len() > MAX_GIFT_BYTES || !(1..=MAX_COUNT).contains(&count) {
             return Some(refused(Code::UnknownGift, None));
         }
-        if !self.rules.open_gifts && edge != super::API {
-            // Orders are signed by shops, whose keys no node knows yet.
-            return Some(refused(Code::BadOrder, None));
-        }
         if let Some(refusal) = self.silenced(now, user, say) {
             return Some(refusal);
+        }
+        let mut asked = Gift {
+            room: self.room.clone(),
+            epoch: self.epoch,
+            uid: user.id.clone(),
+            name: user.n.clone(),
+            role: role_name(user.r()).to_owned(),
+            cid: say.cid.clone(),
+            gift: gift.to_owned(),
+            count,
+            order: order.map(str::to_owned),
+            value: 0,
+            whence: Whence { address: AddressClass::of(say.address), ..Whence::default() },
+            at_unix_ms: now.unix_ms,
+        };
+        match (&asked.order, &self.rules.shop) {
+            (Some(_), Some(shop)) => match shop.check(&asked, now.unix_ms) {
+                Some(value) => asked.value = value,
+                None => return Some(refused(Code::BadOrder, None)),
+            },
+            // The application behind the API sells by itself.
+            _ if self.rules.open_gifts || edge == super::API => {}
+            _ => return Some(refused(Code::BadOrder, None)),
         }
         let pending = &mut self.gifts.pending;
         let is_full = pending.len() >= MAX_PENDING;
@@ -106,17 +126,7 @@ impl Core {
             None => {
                 let key = (user.id.clone(), say.cid.clone());
                 pending.insert(key, vec![(edge, say.request)]);
-                out.push(Output::Commit(Gift {
-                    room: self.room.clone(),
-                    uid: user.id.clone(),
-                    name: user.n.clone(),
-                    role: role_name(user.r()).to_owned(),
-                    cid: say.cid.clone(),
-                    gift: gift.to_owned(),
-                    count,
-                    order: order.map(str::to_owned),
-                    at_unix_ms: now.unix_ms,
-                }));
+                out.push(Output::Commit(asked));
             }
         }
         None
@@ -137,6 +147,8 @@ impl Core {
                 let retry_ms = u32::try_from(retry_after.as_millis()).unwrap_or(u32::MAX);
                 refused(Code::Unavailable, Some(retry_ms.max(1)))
             }
+            // The next home answers.
+            Err(LedgerError::Stale { .. }) => refused(Code::Unavailable, Some(RETRY_MS)),
             Err(_) => refused(Code::BadOrder, None),
         };
         if let Verdict::Refused { code, .. } = &verdict {
