@@ -16,6 +16,7 @@
 //!
 //! Raft is never on the media path: without a leader, every running room goes on.
 
+pub mod access;
 mod archive;
 mod client;
 pub mod command;
