@@ -12,6 +12,12 @@ pub const FORMAT: u32 = 1;
 /// A record as one line, without its end.
 #[must_use]
 pub fn line(record: &Record) -> String {
+    object(record).to_string()
+}
+
+/// A record as what its line says.
+#[must_use]
+pub fn object(record: &Record) -> Value {
     let event = &record.event;
     let kind = event.kind;
     let prefix = if record.cursor.is_event { 'e' } else { 'g' };
@@ -33,7 +39,7 @@ pub fn line(record: &Record) -> String {
         line["detail"] =
             serde_json::from_str(detail).unwrap_or_else(|_| Value::String(detail.to_owned()));
     }
-    line.to_string()
+    line
 }
 
 /// The columns of a gift as the detail of its record.

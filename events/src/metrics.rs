@@ -7,6 +7,7 @@ use prometheus::{
 /// The counters of a node. Clones share them.
 #[derive(Debug, Clone)]
 pub struct Metrics {
+    registry: Registry,
     /// Gifts by how they were answered here.
     pub(crate) gifts: IntCounterVec,
     /// Events written here, by kind.
@@ -41,6 +42,7 @@ impl Metrics {
             registered(registry, Histogram::with_opts(opts))
         };
         Ok(Self {
+            registry: registry.clone(),
             gifts: counters(
                 "tidewater_events_gifts_total",
                 "Gifts the ledger on this node answered, by how",
@@ -63,8 +65,7 @@ impl Metrics {
                 vec![1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0],
             )?,
             queue: gauge(registry, "tidewater_events_queue", "Asks waiting for the writer")?,
-            up: gauge(
-                registry,
+            up: IntGauge::new(
                 "tidewater_events_store_up",
                 "Whether the event store on this node was written or opened at the last try",
             )?,
@@ -83,6 +84,11 @@ impl Metrics {
                 ),
             )?,
         })
+    }
+
+    /// Shows whether the store is up: on the nodes that keep it, so that 0 means something.
+    pub(crate) fn show_store(&self) -> Result<(), prometheus::Error> {
+        self.registry.register(Box::new(self.up.clone()))
     }
 }
 

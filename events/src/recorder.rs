@@ -9,6 +9,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
+use tokio_util::sync::CancellationToken;
 use wire::events::{Event, MAX_BATCH};
 
 use crate::Client;
@@ -35,6 +36,7 @@ pub struct Recorder {
 #[derive(Debug)]
 pub struct Sending {
     task: JoinHandle<()>,
+    stop: CancellationToken,
 }
 
 impl Recorder {
@@ -42,8 +44,9 @@ impl Recorder {
     #[must_use]
     pub fn new(client: Client) -> (Self, Sending) {
         let (queue, inbox) = mpsc::channel(QUEUE);
-        let task = tokio::spawn(run(client.clone(), inbox));
-        (Self { queue, client }, Sending { task })
+        let stop = CancellationToken::new();
+        let task = tokio::spawn(run(client.clone(), inbox, stop.clone()));
+        (Self { queue, client }, Sending { task, stop })
     }
 
     /// Keeps an event if there is room for it; never waits.
@@ -55,16 +58,27 @@ impl Recorder {
 }
 
 impl Sending {
-    /// Sends what waits, for [`FLUSH`] at most, after all recorders are gone.
+    /// Sends what waits, for [`FLUSH`] at most, and takes nothing more.
     pub async fn finish(mut self) {
+        self.stop.cancel();
         if timeout(FLUSH, &mut self.task).await.is_err() {
             self.task.abort();
         }
     }
 }
 
-async fn run(client: Client, mut inbox: mpsc::Receiver<Event>) {
-    while let Some(first) = inbox.recv().await {
+async fn run(client: Client, mut inbox: mpsc::Receiver<Event>, stop: CancellationToken) {
+    loop {
+        let first = tokio::select! {
+            biased;
+            // What is in the queue still comes out of it.
+            () = stop.cancelled(), if !inbox.is_closed() => {
+                inbox.close();
+                continue;
+            }
+            first = inbox.recv() => first,
+        };
+        let Some(first) = first else { return };
         let mut batch = vec![first];
         let full = Instant::now() + LINGER;
         while batch.len() < MAX_BATCH

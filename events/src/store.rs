@@ -8,7 +8,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
@@ -41,10 +41,16 @@ pub struct Store {
 }
 
 struct Shared {
-    counter: Counter,
-    queries: mpsc::Sender<Job>,
+    /// None once closed.
+    queues: RwLock<Option<Queues>>,
     metrics: Metrics,
     engine: Mutex<Vec<JoinHandle<()>>>,
+}
+
+#[derive(Clone)]
+struct Queues {
+    counter: Counter,
+    queries: mpsc::Sender<Job>,
 }
 
 /// What an engine is made with.
@@ -62,6 +68,7 @@ impl Store {
     /// If the path can never be one. A disk that cannot be written now is no error: gifts are refused
     /// as unavailable until it can.
     pub fn sqlite(path: &Path, retention: Duration, metrics: Metrics) -> Result<Self, Error> {
+        metrics.show_store()?;
         let (counter, intake) = queues();
         let (queries, inbox) = mpsc::channel(QUERIES);
         let context = Context { metrics: metrics.clone(), retention };
@@ -72,8 +79,9 @@ impl Store {
     /// Keeps everything in a PostgreSQL database. Needs a Tokio runtime around it.
     ///
     /// # Errors
-    /// None yet: a server that cannot be reached is tried again.
+    /// If the node keeps a store already: a server that cannot be reached is tried again.
     pub fn postgres(server: Server, retention: Duration, metrics: Metrics) -> Result<Self, Error> {
+        metrics.show_store()?;
         let (counter, intake) = queues();
         let (queries, inbox) = mpsc::channel(QUERIES);
         let context = Context { metrics: metrics.clone(), retention };
@@ -88,7 +96,8 @@ impl Store {
         engine: Vec<JoinHandle<()>>,
     ) -> Self {
         let engine = Mutex::new(engine);
-        Self { shared: Arc::new(Shared { counter, queries, metrics, engine }) }
+        let queues = RwLock::new(Some(Queues { counter, queries }));
+        Self { shared: Arc::new(Shared { queues, metrics, engine }) }
     }
 
     /// Answers an ask of node `from`.
@@ -113,17 +122,21 @@ impl Store {
 
     async fn ask_engine(&self, from: &NodeId, ask: Ask) -> Result<Answer, Refusal> {
         ask.check()?;
+        let closing = || Refusal::unavailable("the store is closing", RETRY_MS);
+        let queues = self.shared.queues.read().clone().ok_or_else(closing)?;
         let queue = match &ask {
-            Ask::Export { .. } | Ask::Totals(_) => &self.shared.queries,
-            Ask::Keep(_) => &self.shared.counter.events,
-            _ => &self.shared.counter.ledger,
+            Ask::Export { .. } | Ask::Totals(_) => queues.queries,
+            Ask::Keep(_) => queues.counter.events,
+            _ => queues.counter.ledger,
         };
         let (reply, answer) = oneshot::channel();
         let job = Job { from: from.clone(), ask, reply };
         queue.try_send(job).map_err(|_| Refusal::unavailable("too much is waiting", RETRY_MS))?;
+        // Held on, it would keep the engine of a closed store alive.
+        drop(queue);
         match timeout(ANSWER_TIMEOUT, answer).await {
             Ok(Ok(answer)) => answer,
-            Ok(Err(_)) => Err(Refusal::unavailable("the store is closing", RETRY_MS)),
+            Ok(Err(_)) => Err(closing()),
             Err(_) => Err(Refusal::unavailable("the store does not answer in time", RETRY_MS)),
         }
     }
@@ -131,7 +144,7 @@ impl Store {
     /// Finishes what waits and closes. Other clones get refusals from then on.
     pub async fn close(self) {
         let engine = std::mem::take(&mut *self.shared.engine.lock());
-        drop(self);
+        *self.shared.queues.write() = None;
         for task in engine {
             // An error is a panic, which has been reported where it happened.
             let _ = task.await;

@@ -35,6 +35,7 @@ use crate::{
     telemetry::Metrics,
     version::Versions,
 };
+pub(crate) use api::{EventPage, EventSums};
 use guard::{Caller, Door};
 use problem::Problem;
 
@@ -50,6 +51,8 @@ pub struct Shown {
     pub config: watch::Receiver<Arc<Config>>,
     /// The control plane.
     pub client: cluster::Client,
+    /// Gifts and events.
+    pub events: events::Client,
     /// All metrics of the process.
     pub metrics: Metrics,
     /// `tidewater_refused_total`.

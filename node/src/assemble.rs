@@ -35,6 +35,7 @@ use wire::{
 use crate::{
     config::{Config, ControlNode, Role},
     facts::Facts,
+    ledger::{self, Ledger},
     load,
     telemetry::NodeMetrics,
     version::Versions,
@@ -78,6 +79,7 @@ pub struct Node {
     client: Client,
     origin: Option<Origin>,
     edge: Option<(Edge, Arc<Upstreams>)>,
+    ledger: Ledger,
     refused: IntCounterVec,
     /// Tells the control plane how busy the node is.
     _load: AbortOnDropHandle<()>,
@@ -113,23 +115,15 @@ impl Node {
         }
 
         let mut services: Vec<Arc<dyn Service>> = Vec::new();
-        let cluster_metrics = cluster::Metrics::register(&metrics.registry)?;
-        let client_config =
-            ClientConfig { spec: spec(&plan, config, address), control: control_nodes.clone() };
-        let (control, client) = if plan.roles.contains(&Role::Control) {
-            let own =
-                ControlConfig { node: plan.id.clone(), data: data.clone(), control: control_nodes };
-            let control = Control::start(own, links.clone(), cluster_metrics.clone())?;
-            services.push(control.service());
-            let client = Client::local(&control, client_config, links.clone(), cluster_metrics)?;
-            (Some(control), client)
-        } else {
-            (None, Client::connect(client_config, links.clone(), cluster_metrics)?)
-        };
-
+        let spec = spec(&plan, config, address);
+        let (control, client) = join(&plan, spec, control_nodes.clone(), &links, &metrics)?;
+        services.extend(control.as_ref().map(Control::service));
+        let (nodes, peers) = (client.nodes(), links.clone());
+        let ledger = Ledger::start(&plan, config, &control_nodes, nodes, peers, &metrics)?;
+        services.extend(ledger.service());
         let origin = if plan.roles.contains(&Role::Origin) {
             let origin =
-                start_origin(&plan, config, client.clone(), links.clone(), &metrics).await?;
+                start_origin(&plan, config, client.clone(), &links, &ledger, &metrics).await?;
             services.extend([origin.service(), origin.interaction()]);
             facts.add_origin(origin.rooms());
             Some(origin)
@@ -137,11 +131,9 @@ impl Node {
             None
         };
         let edge = if plan.roles.contains(&Role::Edge) {
-            let limits = feed::Limits { max_bytes: config.room.cache_bytes };
-            let upstreams = Arc::new(Upstreams::new(client.clone(), links, limits));
+            let (edge, upstreams) = start_edge(&plan, config, client.clone(), links, &metrics)?;
             services.push(upstreams.service());
-            count_upstreams(&upstreams, &metrics)?;
-            Some((start_edge(&plan, config, &upstreams, &metrics)?, upstreams))
+            Some((edge, upstreams))
         } else {
             None
         };
@@ -164,6 +156,7 @@ impl Node {
             client,
             origin,
             edge,
+            ledger,
             refused: metrics.refused,
             _load: load,
             _lock: lock,
@@ -198,6 +191,12 @@ impl Node {
     #[must_use]
     pub fn client(&self) -> &Client {
         &self.client
+    }
+
+    /// Its handle on gifts and events.
+    #[must_use]
+    pub fn events(&self) -> events::Client {
+        self.ledger.client()
     }
 
     /// Its `tidewater_refused_total`.
@@ -248,6 +247,8 @@ impl Node {
         {
             tracing::warn!(node = %self.id, "publishers did not end in time; cut off");
         }
+        // Other nodes may still ask: their gifts are refused, and asked again when it is back.
+        self.ledger.stop().await;
         drop(self.client);
         if let Some(control) = self.control {
             control.stop().await;
@@ -295,11 +296,31 @@ fn bind(plan: &Plan, metrics: &NodeMetrics) -> anyhow::Result<Endpoint> {
         .with_context(|| in_use("cluster.listen", &listen))
 }
 
+/// Takes part in the control plane: with a control role of its own, or as a client.
+fn join(
+    plan: &Plan,
+    spec: NodeSpec,
+    control: Vec<(NodeId, SocketAddr)>,
+    links: &Links,
+    metrics: &NodeMetrics,
+) -> anyhow::Result<(Option<Control>, Client)> {
+    let metrics = cluster::Metrics::register(&metrics.registry)?;
+    let config = ClientConfig { spec, control: control.clone() };
+    if !plan.roles.contains(&Role::Control) {
+        return Ok((None, Client::connect(config, links.clone(), metrics)?));
+    }
+    let own = ControlConfig { node: plan.id.clone(), data: plan.data.clone(), control };
+    let control = Control::start(own, links.clone(), metrics.clone())?;
+    let client = Client::local(&control, config, links.clone(), metrics)?;
+    Ok((Some(control), client))
+}
+
 async fn start_origin(
     plan: &Plan,
     config: &Config,
     client: Client,
-    links: Links,
+    links: &Links,
+    ledger: &Ledger,
     metrics: &NodeMetrics,
 ) -> anyhow::Result<Origin> {
     let listen = config.rtmp.listen;
@@ -319,26 +340,32 @@ async fn start_origin(
         publish_grace: config.room.publish_grace,
         policy: if config.auth.publish_open { origin::Policy::Open } else { origin::Policy::Key },
         feed: feed::Limits { max_bytes: config.room.cache_bytes },
-        rooms: sequencer(config),
+        rooms: sequencer(config, ledger),
+        region: plan.region.clone(),
         ..origin::Config::default()
     };
     let (registry, refused) = (&metrics.registry, metrics.refused.clone());
-    Origin::start(origin, plan.id.clone(), client, links, registry, refused)
+    Origin::start(origin, plan.id.clone(), client, links.clone(), registry, refused)
         .await
         .with_context(|| in_use("rtmp.listen", &listen))
 }
 
-fn sequencer(config: &Config) -> origin::sequencer::Config {
+fn sequencer(config: &Config, ledger: &Ledger) -> origin::sequencer::Config {
     let (open_gifts, filter) = (config.room.open_gifts, config.room.filter.clone());
-    origin::sequencer::Config { open_gifts, filter, ..Default::default() }
+    let (ledger, shop) = (Some(ledger.handle()), ledger::shop(config));
+    origin::sequencer::Config { open_gifts, shop, filter, ledger }
 }
 
 fn start_edge(
     plan: &Plan,
     config: &Config,
-    upstreams: &Arc<Upstreams>,
+    client: Client,
+    links: Links,
     metrics: &NodeMetrics,
-) -> anyhow::Result<Edge> {
+) -> anyhow::Result<(Edge, Arc<Upstreams>)> {
+    let limits = feed::Limits { max_bytes: config.room.cache_bytes };
+    let upstreams = Arc::new(Upstreams::new(client, links, limits));
+    count_upstreams(&upstreams, metrics)?;
     let tls = config.http.tls.clone();
     let edge = edge::Config {
         listen: plan.http_listen,
@@ -349,9 +376,10 @@ fn start_edge(
         allow_guests: config.auth.allow_guests,
         ..edge::Config::default()
     };
-    let source = Arc::clone(upstreams) as Arc<dyn edge::room::Source>;
-    Edge::start(edge, source, &metrics.registry, &metrics.refused)
-        .with_context(|| in_use("http.listen", &plan.http_listen))
+    let source = Arc::clone(&upstreams) as Arc<dyn edge::room::Source>;
+    let edge = Edge::start(edge, source, &metrics.registry, &metrics.refused)
+        .with_context(|| in_use("http.listen", &plan.http_listen))?;
+    Ok((edge, upstreams))
 }
 
 fn count_upstreams(upstreams: &Arc<Upstreams>, metrics: &NodeMetrics) -> anyhow::Result<()> {

@@ -7,6 +7,7 @@
 mod certs;
 mod client;
 mod cluster;
+mod events;
 mod key;
 mod node;
 mod room;
@@ -59,6 +60,9 @@ enum Command {
     /// Make and revoke publish keys
     #[command(subcommand)]
     Key(key::Command),
+    /// Export gifts and events, and add gifts up
+    #[command(subcommand)]
+    Events(events::Command),
     /// Make the cluster's CA and the certificates of its nodes
     #[command(subcommand)]
     Certs(certs::Command),
@@ -132,6 +136,7 @@ fn execute(cli: Cli) -> anyhow::Result<()> {
         Command::Cluster(command) => cluster::execute(command, sources),
         Command::Room(command) => room::execute(command, sources),
         Command::Key(command) => key::execute(command, sources),
+        Command::Events(command) => events::execute(command, sources),
         Command::Certs(command) => certs::execute(command),
     }
 }
@@ -170,6 +175,7 @@ mod tests {
             "tidewater cluster status --json --set a.b=1",
             "tidewater room show live/c --set a.b=1",
             "tidewater key create live/c --set a.b=1",
+            "tidewater events export --since 24h --set a.b=1",
             "tidewater certs init --dir d --set a.b=1",
         ] {
             let cli = Cli::try_parse_from(line.split(' ')).unwrap();

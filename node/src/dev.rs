@@ -132,6 +132,7 @@ impl Dev {
         let shown = Shown {
             config: live,
             client: origin.client().clone(),
+            events: origin.events(),
             refused: origin.refused().clone(),
             metrics,
             facts: facts.clone(),

@@ -40,6 +40,7 @@ pub async fn run(sources: Sources) -> anyhow::Result<()> {
     let shown = Shown {
         config: shown,
         client: node.client().clone(),
+        events: node.events(),
         refused: node.refused().clone(),
         metrics,
         facts,

@@ -63,6 +63,8 @@ pub struct Config {
     pub feed: FeedLimits,
     /// What members may do in rooms, and where what they give is kept.
     pub rooms: sequencer::Config,
+    /// Where this node stands.
+    pub region: wire::Region,
     /// Rooms this node may be the home of.
     pub max_rooms: usize,
 }
@@ -76,6 +78,7 @@ impl Default for Config {
             policy: Policy::default(),
             feed: FeedLimits::default(),
             rooms: sequencer::Config::default(),
+            region: wire::Region::default(),
             max_rooms: 10_000,
         }
     }
@@ -126,6 +129,8 @@ impl Origin {
             segmenter: config.hls,
             feed: config.feed,
             publish_grace: config.publish_grace,
+            ledger: config.rooms.ledger.clone(),
+            region: config.region,
         };
         let rooms = Registry::new(
             node.clone(),

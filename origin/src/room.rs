@@ -8,6 +8,7 @@
 mod core;
 mod life;
 mod metrics;
+mod witness;
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -20,12 +21,14 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, info_span};
-use wire::{Epoch, NodeId, RoomId};
+use wire::{Epoch, NodeId, Region, RoomId};
 
 use self::core::{Core, Decision};
 pub(crate) use self::metrics::Metrics;
+use self::witness::Witness;
 use crate::publish::{self, Pushed};
 use crate::rtmp::{IngestMessage, Refusal};
+use crate::sequencer::ledger::Handle;
 
 /// Commands a room takes before their senders wait.
 const COMMANDS: usize = 16;
@@ -42,6 +45,10 @@ pub(crate) struct Config {
     pub(crate) feed: Limits,
     /// How long a publisher's return is awaited.
     pub(crate) publish_grace: Duration,
+    /// Where events are kept.
+    pub(crate) ledger: Option<Handle>,
+    /// Where this node stands.
+    pub(crate) region: Region,
 }
 
 /// Where a room is in its life, for the API.
@@ -111,6 +118,8 @@ impl Room {
         let (facts_sender, facts) = watch::channel(Facts::default());
         let span = info_span!("room", room = %grant.room, epoch = %grant.epoch);
         let core = Core::new(&grant, config, Arc::clone(metrics));
+        let (ledger, region) = (config.ledger.clone(), config.region.clone());
+        let witness = Witness::new(ledger, grant.room.clone(), region);
         let room = Arc::new(Self {
             feed: core.feed().clone(),
             grant,
@@ -128,6 +137,7 @@ impl Room {
             facts: facts_sender,
             closed: room.closed.clone(),
             started: Instant::now(),
+            witness,
             _counted: metrics.room(),
         };
         tokio::spawn(task.run().instrument(span));
@@ -224,6 +234,7 @@ struct Task {
     facts: watch::Sender<Facts>,
     closed: CancellationToken,
     started: Instant,
+    witness: Witness,
     _counted: metrics::Gauged,
 }
 
@@ -263,6 +274,8 @@ impl Task {
             }
             self.forget_who_left();
             self.tell();
+            let publisher = self.incumbent.as_ref().map(|(id, pushed)| (*id, pushed.source));
+            self.witness.see(publisher);
         }
         self.closed.cancel();
     }

@@ -1,6 +1,7 @@
 //! Black-box tests: one promise a test, real processes, real sockets.
 
 mod documents;
+mod events;
 mod homes;
 mod hostile;
 mod lifecycle;

@@ -1,10 +1,11 @@
-//! `/api/v1`: rooms and keys; the cluster in [`cluster`].
+//! `/api/v1`: rooms and keys; the cluster in [`cluster`], gifts and events in [`events`].
 //!
 //! In: requests that the guard let through. Out: JSON of [`view`], or problem documents. Every answer
 //! comes from the control plane under [`CONTROL_TIMEOUT`], with what the home of a room knows added
 //! where it is in this process.
 
 mod cluster;
+mod events;
 
 use std::{future::Future, net::SocketAddr};
 
@@ -30,6 +31,8 @@ const RTMP_PORT: u16 = 1935;
 /// Items on a page, unless the caller asks for fewer.
 const PAGE: u16 = 100;
 
+pub(crate) use self::events::{Page as EventPage, Sums as EventSums};
+
 type Answer<T> = Result<T, Problem>;
 
 /// The routes, unguarded.
@@ -37,6 +40,7 @@ pub(super) fn routes() -> Router<Shown> {
     Router::new()
         .route("/api/v1/version", get(version))
         .merge(cluster::routes())
+        .merge(events::routes())
         .route("/api/v1/rooms", get(rooms))
         .route("/api/v1/rooms/{app}/{name}", get(room))
         .route("/api/v1/rooms/{app}/{name}/kick", post(kick))

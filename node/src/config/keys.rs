@@ -146,18 +146,36 @@ pub const KEYS: &[Key] = &[
         "words that may not be said, one a line; read again when it changes",
     ),
     key(
+        "room.shop_key",
+        Kind::Secret,
+        "",
+        "key that shops sign their orders with, at least 32 bytes; better in the environment, TIDEWATER_ROOM__SHOP_KEY",
+    ),
+    key(
         "auth.publish",
         Kind::OneOf(&["key", "open"]),
         "key",
         "who may push: holders of a key, or all",
     ),
     key("auth.allow_guests", Kind::Flag, "false", "watch, talk and open rooms without a token"),
-    key("events.store", Kind::Text, "sqlite", "sqlite, sqlite:FILE or postgres://…"),
+    key("events.store", Kind::Secret, "sqlite", "sqlite, sqlite:FILE or postgres://…"),
     key(
         "events.node",
         Kind::Text,
         "",
-        "node that keeps the SQLite store; default: the first voter",
+        "node that keeps the store; default: the first of cluster.control, with PostgreSQL each of them",
+    ),
+    key(
+        "events.ca",
+        Kind::Path,
+        "",
+        "the CA of the PostgreSQL server's certificate; with it the connection is encrypted",
+    ),
+    key(
+        "events.retention",
+        ms(0, 10 * 365 * 24 * HOUR_MS),
+        "90d",
+        "how long events are kept, gifts aside; 0s is for ever",
     ),
     reloadable("log.filter", Kind::Text, "info", "what is logged, as in info,origin=debug"),
     key(

@@ -11,6 +11,7 @@ use std::{
     time::Duration,
 };
 
+use events::order::MIN_KEY_BYTES;
 use wire::{NodeId, Region};
 
 use super::{
@@ -67,6 +68,7 @@ pub(super) fn compose(settings: Settings) -> Result<Config, Problems> {
             cache_bytes: read.integer("room.cache") as usize,
             open_gifts: read.flag("room.open_gifts"),
             filter: read.path("room.filter"),
+            shop_key: read.optional("room.shop_key").map(Secret::new),
         },
         auth: Auth {
             publish_open: read.text("auth.publish") == "open",
@@ -127,22 +129,22 @@ impl Reader<'_> {
     fn events(&mut self) -> Events {
         let node = self.optional("events.node");
         let node = node.and_then(|id| self.parsed("events.node", NodeId::new(&id)));
-        let data = self.path("node.data").unwrap_or_default();
         let store = match self.text("events.store") {
-            text if text == "sqlite" => EventStore::Sqlite(data.join("events.db")),
+            text if text == "sqlite" => EventStore::Sqlite(None),
             text if text.starts_with("postgres://") || text.starts_with("postgresql://") => {
                 EventStore::Postgres(Secret::new(text))
             }
             text => match text.strip_prefix("sqlite:").filter(|path| !path.is_empty()) {
-                Some(path) => EventStore::Sqlite(self.base("events.store").join(path)),
+                Some(path) => EventStore::Sqlite(Some(self.base("events.store").join(path))),
                 None => {
                     let form = "must be sqlite, sqlite:FILE or postgres://user@host/database";
                     self.problem("events.store", form.into());
-                    EventStore::Sqlite(data)
+                    EventStore::Sqlite(None)
                 }
             },
         };
-        Events { store, node }
+        let (ca, retention) = (self.path("events.ca"), self.duration("events.retention"));
+        Events { store, node, ca, retention }
     }
 
     fn log(&mut self) -> Log {
@@ -215,6 +217,7 @@ impl Reader<'_> {
                 self.problem("api.listen", what.into());
             }
         }
+        self.ledger_agrees(config);
         if config.admin.listen.is_empty() {
             self.problem(
                 "admin.listen",
@@ -224,6 +227,20 @@ impl Reader<'_> {
         if config.admin.require_token && config.admin.token.is_none() {
             let what = "needs a token: set TIDEWATER_ADMIN__TOKEN in the environment";
             self.problem("admin.require_token", what.into());
+        }
+    }
+
+    /// What gifts need.
+    fn ledger_agrees(&mut self, config: &Config) {
+        if config.room.shop_key.as_ref().is_some_and(|key| key.reveal().len() < MIN_KEY_BYTES) {
+            self.problem("room.shop_key", format!("must have at least {MIN_KEY_BYTES} bytes"));
+        }
+        if let EventStore::Postgres(url) = &config.events.store
+            // Whether the CA's file can be read shows when the store starts.
+            && config.events.ca.is_none()
+            && let Err(why) = events::Server::new(url.reveal(), None)
+        {
+            self.problem("events.store", format!("is {why}"));
         }
     }
 

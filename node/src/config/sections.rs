@@ -145,6 +145,8 @@ pub struct Room {
     pub open_gifts: bool,
     /// The file with the words that may not be said, when set.
     pub filter: Option<PathBuf>,
+    /// The key that shops sign their orders with, when set.
+    pub shop_key: Option<Secret>,
 }
 
 /// `[auth]`: who may do what.
@@ -156,20 +158,24 @@ pub struct Auth {
     pub allow_guests: bool,
 }
 
-/// `[events]`: where events are kept. Checked today, used once rooms keep events.
+/// `[events]`: where gifts and events are kept.
 #[derive(Debug, Clone)]
 pub struct Events {
     /// The store.
     pub store: EventStore,
-    /// The node that keeps the SQLite store, when named.
+    /// The node that keeps the store, when named.
     pub node: Option<NodeId>,
+    /// The CA of the PostgreSQL server's certificate; with it the connection is encrypted.
+    pub ca: Option<PathBuf>,
+    /// How long events are kept; zero is for ever.
+    pub retention: Duration,
 }
 
 /// Where events are kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum EventStore {
-    /// A SQLite file.
-    Sqlite(PathBuf),
+    /// A SQLite file; none is `events.db` in the node's data folder.
+    Sqlite(Option<PathBuf>),
     /// A PostgreSQL server.
     Postgres(Secret),
 }

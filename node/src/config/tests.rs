@@ -138,7 +138,7 @@ fn paths_start_at_the_file_or_the_working_directory() {
     assert_eq!(config.cluster.ca, Some(dir.path().join("certs/ca.pem")));
     let here = std::env::current_dir().unwrap();
     assert_eq!(config.cluster.cert, Some(here.join("certs/o1.pem")));
-    assert_eq!(config.events.store, EventStore::Sqlite(dir.path().join("d/o1/events.db")));
+    assert_eq!(config.events.store, EventStore::Sqlite(None));
 }
 
 #[test]
@@ -176,6 +176,8 @@ fn settings_must_agree() {
         (&[("api.listen", "0.0.0.0:9000"), ("admin.token", "t")], "api.tls.cert"),
         (&[("http.tls.key", "k")], "needs http.tls.cert"),
         (&[("events.store", "mysql://x")], "events.store must be sqlite"),
+        (&[("events.store", "postgres://u@h/d?a=b")], "events.store is not a PostgreSQL URL"),
+        (&[("room.shop_key", "short")], "room.shop_key must have at least 32 bytes"),
         (&[("log.filter", "a=b=c")], "log.filter"),
     ];
     for (pairs, expected) in cases {

@@ -287,6 +287,8 @@ mod tests {
             segmenter: media::segmenter::Settings::default(),
             feed: media::feed::Limits::default(),
             publish_grace: Duration::from_secs(10),
+            ledger: None,
+            region: wire::Region::default(),
         };
         let metrics = Arc::new(Metrics::register(&prometheus::Registry::new()).unwrap());
         Core::new(&grant, &config, metrics)

@@ -49,9 +49,17 @@ pub trait Ledger: Debug + Send + Sync + 'static {
 
 /// Whoever can tell a shop's order from a forged one.
 pub trait Shop: Debug + Send + Sync + 'static {
-    /// What was paid by the order that came with this gift, in the smallest unit of the shop's currency;
-    /// none if it is no order for this gift, or no longer.
-    fn check(&self, gift: &Gift, now_unix_ms: u64) -> Option<u64>;
+    /// What the order says that came with this gift; none if it is no order for this gift, or no longer.
+    fn check(&self, gift: &Gift, now_unix_ms: u64) -> Option<Paid>;
+}
+
+/// What a shop's order says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Paid {
+    /// The shop's number of the order: the ledger takes each once.
+    pub order: String,
+    /// What was paid, in the smallest unit of the shop's currency.
+    pub value: u64,
 }
 
 /// A handle on whatever keeps gifts.
@@ -165,6 +173,10 @@ pub enum EventKind {
     Publish,
     /// A publisher ended.
     Unpublish,
+    /// The room has a home: it begins, or moved here.
+    RoomStart,
+    /// The room is over at this home.
+    RoomEnd,
     /// Something was said and has its place in the order.
     Chat {
         /// The item's id.

@@ -109,12 +109,13 @@ impl Core {
             at_unix_ms: now.unix_ms,
         };
         match (&asked.order, &self.rules.shop) {
+            // The application behind the API sells by itself; its order numbers are taken as they are.
+            _ if edge == super::API => {}
             (Some(_), Some(shop)) => match shop.check(&asked, now.unix_ms) {
-                Some(value) => asked.value = value,
+                Some(paid) => (asked.order, asked.value) = (Some(paid.order), paid.value),
                 None => return Some(refused(Code::BadOrder, None)),
             },
-            // The application behind the API sells by itself.
-            _ if self.rules.open_gifts || edge == super::API => {}
+            _ if self.rules.open_gifts => asked.order = None,
             _ => return Some(refused(Code::BadOrder, None)),
         }
         let pending = &mut self.gifts.pending;
