@@ -4,7 +4,8 @@
 //! errors always as problem documents. A path is parsed into a [`Route`] here and nowhere else; a new
 //! route is a variant, a line in [`Route::parse`] and one in [`answer`].
 //!
-//! GET, HEAD and OPTIONS only: viewers read. Bodies of requests are not read at all.
+//! GET, HEAD and OPTIONS only, but for what is said in a room: viewers read, and bodies of other requests
+//! are not read at all.
 
 mod accept;
 pub(crate) mod body;
@@ -18,7 +19,9 @@ mod progress;
 mod query;
 mod range;
 mod reply;
+mod sse;
 mod stream;
+mod talk;
 pub(crate) mod tls;
 
 use std::net::SocketAddr;
@@ -33,6 +36,7 @@ use wire::RoomId;
 
 use crate::config::Timeouts;
 use crate::flv::Stage;
+use crate::hub;
 use crate::metrics::{Metrics, Refusal};
 use crate::room::registry::Rooms;
 use connection::Conn;
@@ -45,6 +49,8 @@ pub(crate) struct App {
     pub(crate) rooms: Arc<Rooms>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) stage: Arc<Stage>,
+    /// The rooms' members, where there are homes to carry them to.
+    pub(crate) hub: Option<Arc<hub::Shared>>,
     pub(crate) timeouts: Timeouts,
     pub(crate) allow_guests: bool,
     /// Cancelled when the node shuts down.
@@ -85,6 +91,10 @@ enum Route<'a> {
     Hls(RoomId, Asset),
     /// `/{app}/{name}.flv`
     Flv(RoomId),
+    /// `/ws`
+    Talk,
+    /// `/sse/{app}/{name}`
+    Events(RoomId),
     /// Nothing, and why not.
     None(String),
 }
@@ -97,10 +107,12 @@ impl<'a> Route<'a> {
             [Some(""), None, ..] => Self::RoomList,
             [Some("healthz"), None, ..] => Self::Healthz,
             [Some("readyz"), None, ..] => Self::Readyz,
+            [Some("ws"), None, ..] => Self::Talk,
             [Some("assets"), ..] => Self::File(path.strip_prefix("/assets/").unwrap_or_default()),
             [Some("watch"), Some(app), Some(name), None | Some(""), None] => {
                 room(app, name, |_| Self::Watch)
             }
+            [Some("sse"), Some(app), Some(name), None, None] => room(app, name, Self::Events),
             [Some(app), Some(file), None, ..] => {
                 if let Some(name) = file.strip_suffix(".m3u8") {
                     room(app, name, |room| Self::Hls(room, Asset::Multivariant))
@@ -156,7 +168,9 @@ pub(crate) async fn answer(app: &App, conn: &Arc<Conn>, request: Request<Incomin
     if method == Method::OPTIONS {
         return reply::options();
     }
-    if method != Method::GET && method != Method::HEAD {
+    let route = Route::parse(head.uri.path());
+    let talks = matches!(route, Route::Events(_)) && method == Method::POST;
+    if method != Method::GET && method != Method::HEAD && !talks {
         app.refuse(Refusal::Method);
         return finish(method, reply::method_not_allowed(method));
     }
@@ -168,7 +182,6 @@ pub(crate) async fn answer(app: &App, conn: &Arc<Conn>, request: Request<Incomin
         conn,
         has_body: !body.is_end_stream(),
     };
-    let route = Route::parse(head.uri.path());
     let reply = match route {
         Route::Hls(..) | Route::Flv(_) if !app.allow_guests => {
             app.refuse(Refusal::Unauthorized);
@@ -176,6 +189,10 @@ pub(crate) async fn answer(app: &App, conn: &Arc<Conn>, request: Request<Incomin
         }
         Route::Hls(room, asset) => hls::answer(app, &caller, &room, &asset).await,
         Route::Flv(room) => flv::answer(app, &caller, &room).await,
+        Route::Events(room) if talks => sse::say(app, &caller, &room, body).await,
+        Route::Events(room) if method == Method::HEAD => reply::not_found(room.as_str()),
+        Route::Events(room) => sse::listen(app, &caller, &room).await,
+        Route::Talk => talk::answer(app, &caller).await,
         Route::RoomList => pages::room_list(app, caller.headers),
         Route::Watch => pages::watch(),
         Route::File(path) => pages::file(path, caller.headers),
@@ -212,6 +229,8 @@ mod tests {
             ("/", Route::RoomList),
             ("/healthz", Route::Healthz),
             ("/readyz", Route::Readyz),
+            ("/ws", Route::Talk),
+            ("/sse/live/demo", Route::Events(demo())),
             ("/assets/a/b.js", Route::File("a/b.js")),
             ("/watch/live/demo", Route::Watch),
             ("/watch/live/demo/", Route::Watch),
@@ -251,7 +270,7 @@ mod tests {
             "/watch/live/demo/x",
             "/healthz/x",
             "/api/demo.m3u8",
-            "/ws",
+            "/ws/",
             "/route/live/demo",
             "/live/de%6do.m3u8",
         ] {

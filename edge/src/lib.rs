@@ -2,7 +2,8 @@
 //!
 //! The path through this crate: a [`room::Source`] fills a [`media::feed::Feed`] → [`room`] keeps it
 //! while somebody watches, and what was rendered of it → [`http`] answers HLS and LL-HLS from it, and
-//! hands FLV viewers to [`flv`], which serves them all from one ring of chunks per room.
+//! hands FLV viewers to [`flv`], which serves them all from one ring of chunks per room, and members
+//! of rooms to [`hub`], which carries what they say to the room's home and back.
 //!
 //! [`Edge::start`] opens the viewer port and begins everything; [`Edge::shutdown`] ends it in three
 //! steps: stop accepting, finish what is in flight, stop.
@@ -13,6 +14,7 @@ mod error;
 pub mod flv;
 mod gzip;
 mod http;
+pub mod hub;
 mod metrics;
 pub mod room;
 pub mod upstream;
@@ -36,6 +38,7 @@ use crate::http::App;
 use crate::http::ending::Ending;
 use crate::http::listener::{Addresses, Listener};
 use crate::http::tls::Certificate;
+use crate::hub::homes::Homes;
 use crate::metrics::{Metrics, Protocol};
 use crate::room::Source;
 use crate::room::registry::Rooms;
@@ -89,6 +92,20 @@ impl Edge {
         registry: &Registry,
         refused: &IntCounterVec,
     ) -> Result<Self, Error> {
+        Self::start_with(config, source, None, registry, refused)
+    }
+
+    /// As [`Self::start`], with the homes of rooms: members can come in.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub fn start_with(
+        config: Config,
+        source: Arc<dyn Source>,
+        homes: Option<Arc<dyn Homes>>,
+        registry: &Registry,
+        refused: &IntCounterVec,
+    ) -> Result<Self, Error> {
         let certificate = config.tls.map(Certificate::load).transpose()?.map(Arc::new);
         let listen = |source| Error::Listen { address: config.listen, source };
         let tcp = http::listener::bind(config.listen).map_err(listen)?;
@@ -105,10 +122,18 @@ impl Edge {
         let tokens = (ending.drain.clone(), ending.abort.clone());
         let pace = (cpus, config.flv_max_flush);
         let stage = Stage::new(Arc::clone(&metrics), pace, config.timeouts, tokens, tasks.clone());
+        let tokens = (ending.drain.clone(), ending.abort.clone());
+        let hub = homes.map(|homes| {
+            let metrics = hub::Metrics::register(registry)?;
+            let crew = (tasks.clone(), cpus);
+            Ok::<_, Error>(hub::Shared::new(homes, metrics, config.allow_guests, tokens, crew))
+        });
+        let hub = hub.transpose()?;
         let app = Arc::new(App {
             rooms: Arc::clone(&rooms),
             metrics: Arc::clone(&metrics),
             stage,
+            hub,
             timeouts: config.timeouts,
             allow_guests: config.allow_guests,
             drain: ending.drain.clone(),

@@ -1,9 +1,12 @@
 //! The server's end of WebSocket (RFC 6455): the opening handshake; frames are in [`frame`].
 //!
 //! In: the headers of an upgrade request on HTTP/1.1. Out: the response head to write, or what is
-//! wrong with the request. No extension is negotiated; a subprotocol is the caller's business.
+//! wrong with the request. [`message`] puts
+//! messages together, [`deflate`] is the one extension there is; a subprotocol is the caller's business.
 
+pub(crate) mod deflate;
 pub(crate) mod frame;
+pub(crate) mod message;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;

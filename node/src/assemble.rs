@@ -18,7 +18,7 @@ use std::{
 
 use anyhow::{Context as _, anyhow, bail};
 use cluster::{Client, ClientConfig, Control, ControlConfig};
-use edge::{Edge, upstream::Upstreams};
+use edge::{Edge, hub::homes::ClusterHomes, upstream::Upstreams};
 use media::{feed, manifest::RENDER_VERSION};
 use origin::Origin;
 use prometheus::{IntCounterVec, PullingGauge};
@@ -364,6 +364,7 @@ fn start_edge(
     metrics: &NodeMetrics,
 ) -> anyhow::Result<(Edge, Arc<Upstreams>)> {
     let limits = feed::Limits { max_bytes: config.room.cache_bytes };
+    let homes = Arc::new(ClusterHomes::new(client.clone(), links.clone()));
     let upstreams = Arc::new(Upstreams::new(client, links, limits));
     count_upstreams(&upstreams, metrics)?;
     let tls = config.http.tls.clone();
@@ -377,7 +378,8 @@ fn start_edge(
         ..edge::Config::default()
     };
     let source = Arc::clone(&upstreams) as Arc<dyn edge::room::Source>;
-    let edge = Edge::start(edge, source, &metrics.registry, &metrics.refused)
+    let (registry, refused) = (&metrics.registry, &metrics.refused);
+    let edge = Edge::start_with(edge, source, Some(homes), registry, refused)
         .with_context(|| in_use("http.listen", &plan.http_listen))?;
     Ok((edge, upstreams))
 }

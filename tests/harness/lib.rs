@@ -2,13 +2,16 @@
 //!
 //! [`process`] starts `tidewater` and waits for it; [`addr`] gives each test addresses of its own, so
 //! that tests run side by side without free-port races; [`publisher`] pushes RTMP; [`http`] asks like
-//! a browser; [`hls`] and [`flv`] watch and check every rule a player relies on; [`tool`] runs ffmpeg
+//! a browser; [`hls`] and [`flv`] watch and check every rule a player relies on; [`member`] and [`events`]
+//! talk in rooms; [`tool`] runs ffmpeg
 //! and friends. Nothing here knows the inside of the system: what it sees is sockets.
 
 pub mod addr;
+pub mod events;
 pub mod flv;
 pub mod hls;
 pub mod http;
+pub mod member;
 pub mod process;
 pub mod publisher;
 pub mod tool;

@@ -10,4 +10,5 @@ mod metrics;
 mod places;
 mod players;
 mod repo;
+mod rooms;
 mod separate;

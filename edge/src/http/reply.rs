@@ -28,6 +28,8 @@ const ANY: HeaderValue = HeaderValue::from_static("*");
 const EXPOSED: HeaderValue =
     HeaderValue::from_static("Age, Date, Content-Length, Content-Range, ETag, Retry-After");
 const METHODS: HeaderValue = HeaderValue::from_static("GET, HEAD, OPTIONS");
+/// What scripts of other sites may ask: POST is for what is said in a room.
+const ASKED: HeaderValue = HeaderValue::from_static("GET, HEAD, POST, OPTIONS");
 const PROBLEM: HeaderValue = HeaderValue::from_static("application/problem+json");
 
 /// A response of this status with `body`, readable from everywhere.
@@ -92,8 +94,11 @@ pub(crate) fn options() -> Reply {
     *reply.status_mut() = StatusCode::NO_CONTENT;
     let headers = reply.headers_mut();
     headers.insert(ALLOW, METHODS);
-    headers.insert(ACCESS_CONTROL_ALLOW_METHODS, METHODS);
-    headers.insert(ACCESS_CONTROL_ALLOW_HEADERS, HeaderValue::from_static("Range, Authorization"));
+    headers.insert(ACCESS_CONTROL_ALLOW_METHODS, ASKED);
+    headers.insert(
+        ACCESS_CONTROL_ALLOW_HEADERS,
+        HeaderValue::from_static("Range, Authorization, Content-Type, Last-Event-ID"),
+    );
     headers.insert(ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("86400"));
     cors(headers);
     reply

@@ -48,6 +48,8 @@ pub(crate) enum Status {
     GoingAway = 1001,
     /// The client broke the protocol.
     ProtocolError = 1002,
+    /// A text is not UTF-8.
+    NotText = 1007,
     /// The client sent more than is taken.
     TooBig = 1009,
     /// The client should try again: it lagged, or the stream began anew.
@@ -85,12 +87,38 @@ pub(crate) fn close(status: Status) -> Vec<u8> {
     control(Opcode::Close, &(status as u16).to_be_bytes())
 }
 
+/// A close frame with a code of an application's own and a reason (RFC 6455, 7.4.2).
+pub(crate) fn close_with(code: u16, reason: &str) -> Vec<u8> {
+    let mut payload = code.to_be_bytes().to_vec();
+    let cut = (0..=MAX_CONTROL_BYTES - 2).rev().find(|&at| reason.is_char_boundary(at));
+    payload.extend_from_slice(reason.get(..cut.unwrap_or_default()).unwrap_or(reason).as_bytes());
+    control(Opcode::Close, &payload)
+}
+
+/// A whole data frame.
+pub(crate) fn whole(opcode: Opcode, payload: &[u8]) -> Vec<u8> {
+    let (header, len) = header(opcode, payload.len());
+    [&header[..len], payload].concat()
+}
+
+/// A whole data frame whose payload is compressed (RFC 7692, 6).
+pub(crate) fn compressed(opcode: Opcode, payload: &[u8]) -> Vec<u8> {
+    let mut frame = whole(opcode, payload);
+    frame[0] |= COMPRESSED;
+    frame
+}
+
+/// The bit of a compressed message's first frame.
+const COMPRESSED: u8 = 0x40;
+
 /// A frame from a client, unmasked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Frame {
     pub(crate) opcode: Opcode,
     /// Whether it ends its message.
     pub(crate) last: bool,
+    /// Whether its message is compressed; only where that was agreed upon.
+    pub(crate) compressed: bool,
     pub(crate) payload: Vec<u8>,
 }
 
@@ -136,8 +164,18 @@ impl Reader {
         input: &mut &[u8],
         max_payload: usize,
     ) -> Result<Option<Frame>, Violation> {
+        self.next_of(input, max_payload, false)
+    }
+
+    /// As [`Self::next`], where messages may be compressed.
+    pub(crate) fn next_of(
+        &mut self,
+        input: &mut &[u8],
+        max_payload: usize,
+        deflate: bool,
+    ) -> Result<Option<Frame>, Violation> {
         if self.partial.is_empty() {
-            return match parse(input, max_payload)? {
+            return match parse(input, max_payload, deflate)? {
                 Parsed::Frame(frame, taken) => {
                     *input = &input[taken..];
                     Ok(Some(frame))
@@ -150,7 +188,7 @@ impl Reader {
             };
         }
         loop {
-            match parse(&self.partial, max_payload)? {
+            match parse(&self.partial, max_payload, deflate)? {
                 Parsed::Frame(frame, _) => {
                     self.partial = Vec::new();
                     return Ok(Some(frame));
@@ -173,11 +211,12 @@ enum Parsed {
     Needs(usize),
 }
 
-fn parse(bytes: &[u8], max_payload: usize) -> Result<Parsed, Violation> {
+fn parse(bytes: &[u8], max_payload: usize, deflate: bool) -> Result<Parsed, Violation> {
     let &[first, second, ref rest @ ..] = bytes else { return Ok(Parsed::Needs(2 - bytes.len())) };
     let opcode = Opcode::from_bits(first & 0x0f).ok_or(Violation::Reserved)?;
     let last = first & 0x80 != 0;
-    if first & 0x70 != 0 {
+    let compressed = deflate && first & 0x70 == COMPRESSED;
+    if first & 0x70 != 0 && (!compressed || opcode.is_control()) {
         return Err(Violation::Reserved);
     }
     if second & 0x80 == 0 {
@@ -206,7 +245,7 @@ fn parse(bytes: &[u8], max_payload: usize) -> Result<Parsed, Violation> {
     let Some(masked) = rest.get(..len) else { return Ok(Parsed::Needs(len - rest.len())) };
     let payload = masked.iter().zip(mask.iter().cycle()).map(|(b, m)| b ^ m).collect();
     let taken = bytes.len() - rest.len() + len;
-    Ok(Parsed::Frame(Frame { opcode, last, payload }, taken))
+    Ok(Parsed::Frame(Frame { opcode, last, compressed, payload }, taken))
 }
 
 #[cfg(test)]

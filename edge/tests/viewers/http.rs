@@ -35,7 +35,7 @@ async fn viewers_only_read() {
     assert_eq!(preflight.status, StatusCode::NO_CONTENT);
     assert_eq!(preflight.header("access-control-allow-origin"), "*");
     assert!(preflight.header("access-control-allow-headers").contains("Range"));
-    assert_eq!(preflight.header("access-control-allow-methods"), "GET, HEAD, OPTIONS");
+    assert_eq!(preflight.header("access-control-allow-methods"), "GET, HEAD, POST, OPTIONS");
 }
 
 #[tokio::test]

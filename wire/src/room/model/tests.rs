@@ -192,3 +192,40 @@ fn unknown_kinds_are_passed_over_and_wrong_types_are_named() {
         assert!(error.0.contains(why), "{error}");
     }
 }
+
+#[test]
+fn the_examples_of_the_page_are_frames() {
+    let page = include_str!("../../../../docs/rooms.md");
+    let mut found = (0, 0);
+    for block in page.split("```json ").skip(1) {
+        let (side, rest) = block.split_once('\n').unwrap();
+        let text = rest.split("```").next().unwrap();
+        let whole: serde_json::Value = serde_json::from_str(text).unwrap();
+        // Written again, a frame has every field that the page shows: none is passed over as unknown.
+        let again: serde_json::Value = if side == "client" {
+            found.0 += 1;
+            let frame = Client::read(text.as_bytes(), Form::Json).unwrap().unwrap();
+            serde_json::from_slice(&frame.write(Form::Json)).unwrap()
+        } else {
+            found.1 += 1;
+            let frame = Server::read(text.as_bytes(), Form::Json).unwrap().unwrap();
+            serde_json::from_slice(&frame.write(Form::Json)).unwrap()
+        };
+        assert!(contains(&again, &whole), "{text}\n{again}");
+    }
+    assert!(found.0 >= 5 && found.1 >= 5, "{found:?}");
+}
+
+/// Whether a value has everything of another.
+fn contains(value: &serde_json::Value, part: &serde_json::Value) -> bool {
+    use serde_json::Value::{Array, Object};
+    match (value, part) {
+        (Object(value), Object(part)) => {
+            part.iter().all(|(key, part)| value.get(key).is_some_and(|value| contains(value, part)))
+        }
+        (Array(value), Array(part)) => {
+            value.len() == part.len() && value.iter().zip(part).all(|(v, p)| contains(v, p))
+        }
+        (value, part) => value == part,
+    }
+}
