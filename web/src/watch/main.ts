@@ -21,6 +21,7 @@ import { Overlay } from './overlay';
 import { ProtocolMenu } from './protocol-menu';
 import { recallSound, rememberSound } from './sound';
 import { Stage } from './stage';
+import { openPanel } from '../talk/panel';
 import { Still } from './still';
 
 declare global {
@@ -88,6 +89,7 @@ function watch(room: Room): void {
   describe(room);
   window.tidewater = { stats: () => player.stats() };
   player.start();
+  openPanel(room, location.origin);
 }
 
 interface Parts {
@@ -145,6 +147,7 @@ function describe(room: Room): void {
 function showBadName(): void {
   byId('stage', HTMLElement).dataset['state'] = 'failed';
   byId('title', HTMLElement).textContent = 'No such room';
+  document.querySelector('.side')?.remove();
   for (const id of ['about', 'controls', 'pill', 'share']) byId(id, HTMLElement).hidden = true;
   new Card(() => location.assign('/')).show({
     mark: 'trouble',
