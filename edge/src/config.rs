@@ -5,10 +5,13 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
+use cluster::access::Access;
+
 /// Configuration of the viewer side.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct Config {
     /// Where viewers connect; port 0 picks a free one.
     pub listen: SocketAddr,
@@ -21,6 +24,8 @@ pub struct Config {
     pub max_connections_per_address: u32,
     /// Whether viewers without a token may watch and see which rooms there are.
     pub allow_guests: bool,
+    /// Whose tokens and signed URLs let viewers in.
+    pub access: Arc<Access>,
     /// How long a room's subscription outlives its last viewer. A playlist poll counts as a viewer
     /// for as long, so it must exceed the time between two polls of a classic HLS player.
     pub room_grace: Duration,
@@ -50,6 +55,7 @@ impl Default for Config {
             max_connections: 100_000,
             max_connections_per_address: 1024,
             allow_guests: false,
+            access: Arc::default(),
             room_grace: Duration::from_secs(30),
             timeouts: Timeouts::default(),
             writers: 0,

@@ -12,6 +12,7 @@ pub(crate) mod body;
 pub(crate) mod connection;
 pub(crate) mod ending;
 mod flv;
+mod guard;
 mod hls;
 pub(crate) mod listener;
 mod pages;
@@ -53,6 +54,8 @@ pub(crate) struct App {
     pub(crate) hub: Option<Arc<hub::Shared>>,
     pub(crate) timeouts: Timeouts,
     pub(crate) allow_guests: bool,
+    /// Whose tokens let viewers in.
+    pub(crate) access: Arc<cluster::access::Access>,
     /// Cancelled when the node shuts down.
     pub(crate) drain: CancellationToken,
 }
@@ -183,12 +186,17 @@ pub(crate) async fn answer(app: &App, conn: &Arc<Conn>, request: Request<Incomin
         has_body: !body.is_end_stream(),
     };
     let reply = match route {
-        Route::Hls(..) | Route::Flv(_) if !app.allow_guests => {
-            app.refuse(Refusal::Unauthorized);
-            reply::unauthorized()
+        Route::Hls(ref room, _) | Route::Flv(ref room) if !app.allow_guests => {
+            let is_tls = conn.is_tls();
+            match guard::admit(&app.access, room, caller.query, caller.headers, is_tls) {
+                Ok(admitted) => admitted.mark(media(app, &caller, &route).await),
+                Err(denied) => {
+                    app.refuse(Refusal::Unauthorized);
+                    reply::unauthorized(&denied.to_string())
+                }
+            }
         }
-        Route::Hls(room, asset) => hls::answer(app, &caller, &room, &asset).await,
-        Route::Flv(room) => flv::answer(app, &caller, &room).await,
+        Route::Hls(..) | Route::Flv(_) => media(app, &caller, &route).await,
         Route::Events(room) if talks => sse::say(app, &caller, &room, body).await,
         Route::Events(room) if method == Method::HEAD => reply::not_found(room.as_str()),
         Route::Events(room) => sse::listen(app, &caller, &room).await,
@@ -206,6 +214,15 @@ pub(crate) async fn answer(app: &App, conn: &Arc<Conn>, request: Request<Incomin
         tracing::debug!(peer = %conn.peer(), path, status, "request refused");
     }
     finish(method, reply)
+}
+
+/// Answers a request for a room's stream by someone who may watch it.
+async fn media(app: &App, caller: &Caller<'_>, route: &Route<'_>) -> Reply {
+    match route {
+        Route::Hls(room, asset) => hls::answer(app, caller, room, asset).await,
+        Route::Flv(room) => flv::answer(app, caller, room).await,
+        _ => reply::not_found("there is nothing of this name"),
+    }
 }
 
 fn finish(method: &Method, reply: Reply) -> Reply {

@@ -136,6 +136,7 @@ impl Edge {
             hub,
             timeouts: config.timeouts,
             allow_guests: config.allow_guests,
+            access: Arc::clone(&config.access),
             drain: ending.drain.clone(),
         });
         let listener = Listener {

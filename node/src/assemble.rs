@@ -4,6 +4,7 @@
 //! one process. What the roles do is theirs; here they are given their parts: identity, endpoint,
 //! control plane, metrics.
 
+mod access;
 mod address;
 
 use std::{
@@ -338,6 +339,7 @@ async fn start_origin(
             window: config.hls.window as usize,
         },
         publish_grace: config.room.publish_grace,
+        access: access::access(config)?,
         policy: if config.auth.publish_open { origin::Policy::Open } else { origin::Policy::Key },
         feed: feed::Limits { max_bytes: config.room.cache_bytes },
         rooms: sequencer(config, ledger),
@@ -375,6 +377,7 @@ fn start_edge(
         max_connections_per_address: config.http.max_connections_per_address,
         flv_max_flush: config.http.flv_max_flush,
         allow_guests: config.auth.allow_guests,
+        access: access::access(config)?,
         ..edge::Config::default()
     };
     let source = Arc::clone(&upstreams) as Arc<dyn edge::room::Source>;

@@ -12,6 +12,7 @@ mod key;
 mod node;
 mod room;
 mod table;
+mod token;
 
 use std::{path::PathBuf, process::ExitCode, sync::LazyLock};
 
@@ -63,6 +64,9 @@ enum Command {
     /// Export gifts and events, and add gifts up
     #[command(subcommand)]
     Events(events::Command),
+    /// Sign tokens for publishers, viewers and members
+    #[command(subcommand)]
+    Token(token::Command),
     /// Make the cluster's CA and the certificates of its nodes
     #[command(subcommand)]
     Certs(certs::Command),
@@ -137,6 +141,7 @@ fn execute(cli: Cli) -> anyhow::Result<()> {
         Command::Room(command) => room::execute(command, sources),
         Command::Key(command) => key::execute(command, sources),
         Command::Events(command) => events::execute(command, sources),
+        Command::Token(command) => token::execute(command, sources),
         Command::Certs(command) => certs::execute(command),
     }
 }

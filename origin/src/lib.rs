@@ -25,6 +25,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cluster::Client;
+use cluster::access::Access;
 use prometheus::{IntCounterVec, Registry as MetricsRegistry};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -59,6 +60,8 @@ pub struct Config {
     pub publish_grace: Duration,
     /// Who may publish.
     pub policy: Policy,
+    /// Whose tokens and signed URLs let publishers in, besides keys.
+    pub access: Arc<Access>,
     /// What one room's feed may hold.
     pub feed: FeedLimits,
     /// What members may do in rooms, and where what they give is kept.
@@ -76,6 +79,7 @@ impl Default for Config {
             hls: HlsSettings::default(),
             publish_grace: Duration::from_secs(10),
             policy: Policy::default(),
+            access: Arc::default(),
             feed: FeedLimits::default(),
             rooms: sequencer::Config::default(),
             region: wire::Region::default(),
@@ -142,8 +146,14 @@ impl Origin {
         let sequencer_metrics = sequencer::Metrics::register(registry)?;
         let sequencers = Sequencers::new(config.rooms, Arc::clone(&rooms), sequencer_metrics);
         let replicate = Arc::new(Replicate::new(Arc::clone(&rooms), room_metrics));
-        let publisher =
-            Publisher { node, policy: config.policy, client, links, rooms: Arc::clone(&rooms) };
+        let publisher = Publisher {
+            node,
+            policy: config.policy,
+            access: config.access,
+            client,
+            links,
+            rooms: Arc::clone(&rooms),
+        };
         let address = config.rtmp.listen;
         let listen = |source| Error::Listen { address, source };
         let listener = Listener::bind(config.rtmp, Arc::new(publisher), metrics).await;

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use cluster::Client;
+use cluster::access::{Access, Brought, Denied};
 use tracing::warn;
 use wire::NodeId;
 use wire::links::Links;
@@ -37,7 +38,7 @@ pub(crate) struct Pushed {
 /// Who may publish.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Policy {
-    /// Who holds a key of the room.
+    /// Who holds a key of the room, a token that allows it or a signed URL.
     #[default]
     Key,
     /// Anyone.
@@ -49,6 +50,7 @@ pub enum Policy {
 pub(crate) struct Publisher {
     pub(crate) node: NodeId,
     pub(crate) policy: Policy,
+    pub(crate) access: Arc<Access>,
     pub(crate) client: Client,
     pub(crate) links: Links,
     pub(crate) rooms: Arc<Registry>,
@@ -60,6 +62,14 @@ impl Publisher {
             return Ok(());
         }
         let room = &request.room;
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let brought = Brought { token: request.token.as_deref(), query: &request.query };
+        match self.access.publish(room, brought, now.as_secs()) {
+            Ok(_) => return Ok(()),
+            // Not a token of ours: perhaps a key.
+            Err(Denied::Missing | Denied::Malformed(_)) => {}
+            Err(denied) => return Err(Refusal::denied(denied.to_string())),
+        }
         let denied = || {
             // One text for a missing, a wrong and a revoked key: it helps nobody who guesses.
             Refusal::denied(format!("no valid key for {room}: push to .../{room}?token=KEY"))

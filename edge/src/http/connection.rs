@@ -116,6 +116,7 @@ pub(crate) struct Conn {
     peer: SocketAddr,
     /// Whether a handler may take the socket.
     http1: bool,
+    is_tls: bool,
     progress: Progress,
     handover: Mutex<Option<HandoverSlot>>,
     condemned: AtomicBool,
@@ -131,10 +132,11 @@ impl std::fmt::Debug for HandoverSlot {
 }
 
 impl Conn {
-    pub(super) fn new(peer: SocketAddr, http1: bool) -> Arc<Self> {
+    pub(super) fn new(peer: SocketAddr, http1: bool, is_tls: bool) -> Arc<Self> {
         Arc::new(Self {
             peer,
             http1,
+            is_tls,
             progress: Progress::new(),
             handover: Mutex::new(None),
             condemned: AtomicBool::new(false),
@@ -144,6 +146,11 @@ impl Conn {
 
     pub(crate) fn peer(&self) -> SocketAddr {
         self.peer
+    }
+
+    /// Whether it is encrypted here, and not by a proxy before it.
+    pub(super) fn is_tls(&self) -> bool {
+        self.is_tls
     }
 
     pub(super) fn progress(&self) -> &Progress {

@@ -139,7 +139,7 @@ impl Connection {
             Ok(Err(_)) => return,
             Err(_) => return self.app.refuse(Refusal::SlowRequest),
         };
-        let conn = Conn::new(self.peer, !http2);
+        let conn = Conn::new(self.peer, !http2, false);
         let stream = (tcp, ahead, conn);
         if http2 {
             serve_http2(self.app, &self.protocols, stream, &self.ending, lease).await;
@@ -164,7 +164,7 @@ impl Connection {
             () = self.ending.drain.cancelled() => return,
         };
         let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
-        let stream = (stream, Bytes::new(), Conn::new(self.peer, !http2));
+        let stream = (stream, Bytes::new(), Conn::new(self.peer, !http2, true));
         if http2 {
             serve_http2(self.app, &self.protocols, stream, &self.ending, lease).await;
         } else {

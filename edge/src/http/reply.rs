@@ -80,10 +80,10 @@ pub(crate) fn unavailable(retry_after: Duration, detail: &str) -> Reply {
     reply
 }
 
-/// 401: a token is needed.
-pub(crate) fn unauthorized() -> Reply {
-    let detail = "watching needs a token here: guests are not allowed";
-    let mut reply = problem(StatusCode::UNAUTHORIZED, NO_STORE, detail);
+/// 401: a token is needed, and what is wrong with the one that came.
+pub(crate) fn unauthorized(why: &str) -> Reply {
+    let detail = format!("guests may not watch here: {why}");
+    let mut reply = problem(StatusCode::UNAUTHORIZED, NO_STORE, &detail);
     reply.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
     reply
 }

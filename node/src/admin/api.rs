@@ -6,6 +6,7 @@
 
 mod cluster;
 mod events;
+mod tokens;
 
 use std::{future::Future, net::SocketAddr};
 
@@ -41,6 +42,7 @@ pub(super) fn routes() -> Router<Shown> {
         .route("/api/v1/version", get(version))
         .merge(cluster::routes())
         .merge(events::routes())
+        .merge(tokens::routes())
         .route("/api/v1/rooms", get(rooms))
         .route("/api/v1/rooms/{app}/{name}", get(room))
         .route("/api/v1/rooms/{app}/{name}/kick", post(kick))

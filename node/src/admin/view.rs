@@ -160,6 +160,33 @@ pub struct CreatedKey {
     pub push_url: String,
 }
 
+/// `POST /api/v1/tokens`: what to sign.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NewToken {
+    /// `app/name`, or `app/*`.
+    pub room: String,
+    /// `guest`, `member`, `mod`, `host` or `publisher`.
+    pub role: String,
+    /// Who holds it.
+    #[serde(default)]
+    pub user: Option<String>,
+    /// The name to show.
+    #[serde(default)]
+    pub name: Option<String>,
+    /// When it ends, in seconds since 1970.
+    pub expires_unix_s: u64,
+}
+
+/// The answer to `POST /api/v1/tokens`.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CreatedToken {
+    /// The token.
+    pub token: String,
+    /// When it ends, in seconds since 1970.
+    pub expires_unix_s: u64,
+}
+
 /// An item of `GET /api/v1/keys`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Key {

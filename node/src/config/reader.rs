@@ -19,7 +19,7 @@ use super::{
     layers::{Place, Problem, Problems, Settings},
     sections::{
         Admin, Api, Auth, Cluster, ControlNode, EventStore, Events, Hls, Http, Log, LogFormat,
-        Node, Role, Room, Rtmp, Secret, Tls,
+        Node, Role, Room, Rtmp, Secret, Tls, TxSecrets,
     },
     value::{Value, host_port},
 };
@@ -50,7 +50,7 @@ pub(super) fn compose(settings: Settings) -> Result<Config, Problems> {
         admin: Admin {
             listen: read.text("admin.listen"),
             require_token: read.flag("admin.require_token"),
-            token: read.optional("admin.token").map(Secret::new),
+            token: read.secret("admin.token"),
         },
         api: Api {
             listen: read.listen("api.listen"),
@@ -73,6 +73,19 @@ pub(super) fn compose(settings: Settings) -> Result<Config, Problems> {
         auth: Auth {
             publish_open: read.text("auth.publish") == "open",
             allow_guests: read.flag("auth.allow_guests"),
+            token_secret: read.secret("auth.token_secret"),
+            jwks: read.path("auth.jwks"),
+            issuer: read.optional("auth.issuer"),
+            audience: read.optional("auth.audience"),
+            tx_push: TxSecrets {
+                key: read.secret("auth.tx_push_key"),
+                backup: read.secret("auth.tx_push_backup_key"),
+            },
+            tx_play: TxSecrets {
+                key: read.secret("auth.tx_play_key"),
+                backup: read.secret("auth.tx_play_backup_key"),
+            },
+            tx_grace: read.duration("auth.tx_grace"),
         },
         events: read.events(),
         log: read.log(),
@@ -268,6 +281,10 @@ impl Reader<'_> {
 
     fn optional(&self, key: &str) -> Option<String> {
         Some(self.text(key)).filter(|text| !text.is_empty())
+    }
+
+    fn secret(&self, key: &str) -> Option<Secret> {
+        self.optional(key).map(Secret::new)
     }
 
     fn flag(&self, key: &str) -> bool {

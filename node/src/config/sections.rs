@@ -156,6 +156,29 @@ pub struct Auth {
     pub publish_open: bool,
     /// Whether guests may watch, talk and open rooms.
     pub allow_guests: bool,
+    /// The secret that tokens are signed with.
+    pub token_secret: Option<Secret>,
+    /// The file with the JWK set of an issuer of tokens.
+    pub jwks: Option<PathBuf>,
+    /// The `iss` that tokens must have.
+    pub issuer: Option<String>,
+    /// The `aud` that tokens must name.
+    pub audience: Option<String>,
+    /// What signs push URLs as Tencent's live service does.
+    pub tx_push: TxSecrets,
+    /// What signs play URLs in that way.
+    pub tx_play: TxSecrets,
+    /// How long after its time a signed URL is taken.
+    pub tx_grace: Duration,
+}
+
+/// The two keys that sign URLs of one kind.
+#[derive(Debug, Clone)]
+pub struct TxSecrets {
+    /// The one in use.
+    pub key: Option<Secret>,
+    /// The one before or after it.
+    pub backup: Option<Secret>,
 }
 
 /// `[events]`: where gifts and events are kept.
