@@ -1,4 +1,5 @@
 //! Tokens and signed URLs, right and forged.
+//! Tokens and signed URLs: what is accepted, and every way in which one is not.
 
 use ring::rand::SystemRandom;
 use ring::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, Ed25519KeyPair, KeyPair};

@@ -15,7 +15,7 @@ use super::query::Query;
 use super::reply::Reply;
 
 /// The cookie's name.
-const COOKIE_NAME: &str = "tidewater_watch";
+const COOKIE_NAME: &str = "watch_token";
 
 /// What lets a viewer in.
 #[derive(Debug)]
