@@ -125,7 +125,7 @@ async fn come(
     };
     if !hub.allow_guests {
         app.refuse(Refusal::Unauthorized);
-        return Err(reply::unauthorized());
+        return Err(reply::unauthorized("a token is needed"));
     }
     match visit(hub, room, &hello, caller.peer.ip()).await {
         Ok(visitor) => Ok(visitor),
