@@ -273,6 +273,7 @@ impl Segmenter {
         self.finish(Now::default(), out);
         out.push(Output::Entry(Entry::Grace));
         self.phase = Phase::Gone;
+        self.keep_past();
         self.configured = [None, None];
         self.claim = None;
     }

@@ -91,6 +91,11 @@ impl Cutter {
         self.mark = (publish != 0).then_some(mark);
     }
 
+    /// Where the push is whose parts were ended last.
+    pub(super) fn mark(&self) -> Option<Mark> {
+        self.mark
+    }
+
     /// The grid that video stamps snap to now.
     pub(super) fn set_grid(&mut self, grid: Option<GridMark>) {
         self.grid = grid;

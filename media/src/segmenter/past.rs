@@ -107,6 +107,12 @@ impl Segmenter {
         goes_on.then(|| self.timeline.video().end())
     }
 
+    /// The publish that was here may come again and go on.
+    pub(super) fn keep_past(&mut self) {
+        let mark = self.cutter.mark().filter(|_| self.listing.is_frozen());
+        self.past = mark.map(|mark| Past { mark: Some(mark), age_ms: 0 });
+    }
+
     /// What comes is not what an earlier home left: it begins where that ended, and as much later as
     /// that is ago.
     pub(super) fn lose_past(&mut self) {

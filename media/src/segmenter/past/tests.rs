@@ -62,7 +62,7 @@ impl Home {
         self.publish(out);
     }
 
-    fn publish(&mut self, out: Vec<Output>) {
+    fn publish(&self, out: Vec<Output>) {
         let mut batch = Vec::new();
         for output in out {
             match output {
