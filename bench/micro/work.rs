@@ -141,7 +141,7 @@ fn samples(card: &Card, count: u64) -> (Vec<Track>, Vec<(u64, Sample)>) {
         };
         let Ok(Body::Frame { cts_ms, payload, .. }) = body else { panic!("no frame: {body:?}") };
         let key = track == TrackId::Audio || avc::is_key(&payload).expect("whole NAL units");
-        (at_ms, Sample { track, timestamp_ms: at_ms as u32, cts_ms, key, payload })
+        (at_ms, Sample { track, timestamp_ms: at_ms as u32, cts_ms, key, payload, piece: 0 })
     };
     (tracks.collect(), messages(card, count).into_iter().map(sample).collect())
 }

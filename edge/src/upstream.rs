@@ -5,6 +5,7 @@
 //! not know is remembered for a moment, and watched, so that polls of it cost the control plane
 //! nothing and its first publish is seen at once.
 
+mod donate;
 mod error;
 mod fetch;
 mod link;
@@ -103,7 +104,7 @@ impl Slot {
 }
 
 impl Upstreams {
-    /// Starts with no rooms. Register [`Self::service`] with the endpoint `links` dials from.
+    /// Starts with no rooms. Register [`Self::services`] with the endpoint `links` dials from.
     #[must_use]
     pub fn new(client: cluster::Client, links: Links, limits: Limits) -> Self {
         Self {
@@ -121,10 +122,12 @@ impl Upstreams {
         }
     }
 
-    /// The service that takes the segment streams homes open to this node.
+    /// The services for streams that homes open to this node: those that carry segments, and those
+    /// that ask what is here of an earlier home.
     #[must_use]
-    pub fn service(&self) -> Arc<dyn Service> {
-        Arc::clone(&self.inner.sinks) as Arc<dyn Service>
+    pub fn services(&self) -> Vec<Arc<dyn Service>> {
+        let donations = donate::Donations(Arc::downgrade(&self.inner));
+        vec![Arc::clone(&self.inner.sinks) as Arc<dyn Service>, Arc::new(donations)]
     }
 
     /// The room's feed, subscribing first if nobody has.

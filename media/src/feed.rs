@@ -26,7 +26,7 @@ pub use cursor::{Cursor, Read, Start, Timed};
 pub use part::Part;
 
 use crate::frame::Frame;
-use crate::manifest::{ApplyError, Entry, Epoch, Header, Manifest, Msn, PartNumber};
+use crate::manifest::{ApplyError, Entry, Epoch, Header, Manifest, Msn, PartNumber, Status};
 use store::Store;
 
 /// Batches of entries kept for subscribers that follow; one that falls further behind is told
@@ -36,6 +36,10 @@ pub const LOG_BATCHES: usize = 1024;
 /// Batches whose bytes are still coming. A home sends bytes before entries, so this is only ever
 /// long on a link that lost its uni streams; over it the link must start again.
 pub const MAX_PENDING_BATCHES: usize = 1024;
+
+/// A part whose bytes are not here is published all the same once so many segments later one is
+/// whole: bytes come in order, so these are lost, and the stream goes on without them.
+pub const MAX_SEGMENTS_LATE: u64 = 3;
 
 /// What a feed may hold.
 #[derive(Debug, Clone, Copy)]
@@ -91,8 +95,10 @@ pub enum Lookup<T> {
 /// Frames of one segment, for replication.
 #[derive(Debug, Clone, Default)]
 pub struct SegmentFrames {
-    /// The epoch in the segment's name.
+    /// The epoch that opened the segment.
     pub epoch: Epoch,
+    /// The epoch of the later home that ended it, if one did.
+    pub sealed: Option<Epoch>,
     /// The frames from the asked index on.
     pub frames: Vec<Frame>,
     /// The number of frames of the whole segment once it is closed.
@@ -110,6 +116,17 @@ pub struct Counters {
     pub evicted_listed: u64,
     /// Payload bytes held now.
     pub bytes: usize,
+    /// Parts published before their bytes were here: of the older segments of a stream just joined,
+    /// or lost on the way for good.
+    pub published_hollow: u64,
+}
+
+impl SegmentFrames {
+    /// Whether the segment or its parts are named by this epoch.
+    #[must_use]
+    pub fn is_named(&self, epoch: Epoch) -> bool {
+        self.epoch == epoch || self.sealed == Some(epoch)
+    }
 }
 
 /// Handle to a feed; clones share it.
@@ -132,11 +149,35 @@ struct State {
     /// What of it is published.
     published: Manifest,
     /// Batches said and not yet published, oldest first.
-    pending: VecDeque<Arc<[Entry]>>,
+    pending: VecDeque<Pending>,
+    /// After a take-over by a home that knew less than is published here: the newest segment and its
+    /// number of parts, below which nothing is published any more.
+    hold: Option<(Msn, u32)>,
     log: VecDeque<Arc<[Entry]>>,
     /// Sequence number of the first batch in `log`.
     log_start: u64,
     store: Store,
+}
+
+/// A batch that was said and not yet published.
+#[derive(Debug)]
+struct Pending {
+    batch: Arc<[Entry]>,
+    /// Parts before this segment need no bytes to be published.
+    hollow_before: Msn,
+}
+
+impl Pending {
+    /// A batch that opens several segments tells of a stream that has been running: what is new in it
+    /// is its newest segment and the one before it. Readers of older ones wait for the bytes.
+    fn new(batch: Arc<[Entry]>) -> Self {
+        let opened = |entry: &Entry| match entry {
+            Entry::Open(open) => Some(open.msn),
+            _ => None,
+        };
+        let hollow_before = batch.iter().rev().filter_map(opened).nth(1).unwrap_or_default();
+        Self { batch, hollow_before }
+    }
 }
 
 impl Feed {
@@ -148,6 +189,7 @@ impl Feed {
             said: manifest.clone(),
             published: manifest.clone(),
             pending: VecDeque::new(),
+            hold: None,
             log: VecDeque::new(),
             log_start: 0,
             store: Store::new(limits.max_bytes),
@@ -164,7 +206,9 @@ impl Feed {
     // === producing
 
     /// Applies a batch of entries: they become visible to readers together, once the bytes of every
-    /// part among them are here. What is already known changes nothing.
+    /// part among them are here. What is already known changes nothing. A batch that opens several
+    /// segments waits only for those of the last two. What a later home takes back stays published
+    /// until it has said as much itself, so that the head of the stream never goes down.
     ///
     /// # Errors
     /// When an entry contradicts the manifest, or too many batches wait. Entries before the faulty
@@ -173,19 +217,13 @@ impl Feed {
         let mut state = self.shared.state.lock();
         let mut news = Vec::with_capacity(batch.len());
         let mut result = Ok(());
+        let mut voided = false;
         for entry in batch {
+            let voids = state.said.is_voided_by(&entry);
             match state.said.apply(&entry) {
                 Ok(true) => {
-                    if let Entry::Open(open) = &entry
-                        && let Some(config) = state.said.last().map(|s| Arc::clone(&s.config))
-                    {
-                        state.store.open(*open, config);
-                    }
-                    if let Entry::Close(close) = &entry
-                        && let Some(total) = state.said.segment(close.msn).map(|s| s.frames())
-                    {
-                        state.store.close(*close, total);
-                    }
+                    voided |= voids;
+                    state.keep_bytes(&entry);
                     news.push(entry);
                 }
                 Ok(false) => {}
@@ -198,11 +236,15 @@ impl Feed {
         if !news.is_empty() {
             let news: Arc<[Entry]> = news.into();
             state.remember(Arc::clone(&news));
-            state.pending.push_back(news);
+            if voided {
+                state.publish_anew();
+            } else {
+                state.pending.push_back(Pending::new(news));
+            }
             if state.pending.len() > MAX_PENDING_BATCHES {
                 result = result.and(Err(Error::Pending));
             }
-            self.publish(state);
+            self.publish(state, false);
         }
         result
     }
@@ -213,11 +255,32 @@ impl Feed {
     /// # Errors
     /// [`Error::Hole`] when a frame before it is missing.
     pub fn push(&self, msn: Msn, index: u32, frame: Frame) -> Result<bool, Error> {
-        let mut state = self.shared.state.lock();
-        if !state.store.push(msn, index, frame)? {
-            return Ok(false);
+        self.push_into(self.shared.state.lock(), msn, index, frame)
+    }
+
+    /// As [`Self::push`], for a segment opened under `epoch`. Frames of a home whose segment was taken
+    /// back are dropped; those of a home not heard of yet wait.
+    ///
+    /// # Errors
+    /// As [`Self::push`].
+    pub fn push_of(&self, epoch: Epoch, msn: Msn, index: u32, frame: Frame) -> Result<bool, Error> {
+        let state = self.shared.state.lock();
+        match state.store.epoch_of(msn) {
+            Some(known) if known > epoch => Ok(true),
+            Some(known) if known < epoch => Ok(false),
+            _ => self.push_into(state, msn, index, frame),
         }
-        self.publish(state);
+    }
+
+    fn push_into(
+        &self,
+        mut state: parking_lot::MutexGuard<'_, State>,
+        msn: Msn,
+        index: u32,
+        frame: Frame,
+    ) -> Result<bool, Error> {
+        let Some(completes) = state.store.push(msn, index, frame)? else { return Ok(false) };
+        self.publish(state, completes);
         Ok(true)
     }
 
@@ -226,13 +289,9 @@ impl Feed {
     /// # Errors
     /// As [`Self::push`].
     pub fn push_next(&self, msn: Msn, frame: Frame) -> Result<bool, Error> {
-        let mut state = self.shared.state.lock();
+        let state = self.shared.state.lock();
         let index = state.store.len(msn);
-        if !state.store.push(msn, index, frame)? {
-            return Ok(false);
-        }
-        self.publish(state);
-        Ok(true)
+        self.push_into(state, msn, index, frame)
     }
 
     /// How many frames of segment `msn` are here: where a resumed link goes on.
@@ -276,7 +335,7 @@ impl Feed {
             return Lookup::Ready(parts);
         }
         match state.said.segment(msn) {
-            Some(s) if s.open.epoch == epoch && s.duration.is_some() => Lookup::Coming,
+            Some(s) if s.name_epoch() == epoch && s.duration.is_some() => Lookup::Coming,
             _ => Lookup::Unknown,
         }
     }
@@ -354,8 +413,9 @@ impl Feed {
         self.shared.state.lock().store.counters()
     }
 
-    fn publish(&self, mut state: parking_lot::MutexGuard<'_, State>) {
-        let changed = state.advance();
+    /// Publishes what can be; `completes` says that a part published before has its bytes now.
+    fn publish(&self, mut state: parking_lot::MutexGuard<'_, State>, completes: bool) {
+        let changed = state.advance() || completes;
         let manifest = changed.then(|| Arc::new(state.published.clone()));
         // Sent under the lock so that two producers' manifests cannot overtake each other.
         if let Some(manifest) = manifest {
@@ -375,36 +435,80 @@ impl State {
         self.log.push_back(batch);
     }
 
+    /// Does with the bytes what an entry just said says.
+    fn keep_bytes(&mut self, entry: &Entry) {
+        let total = |state: &Self, msn| state.said.segment(msn).map_or(0, |s| s.frames());
+        match entry {
+            Entry::Open(open) => {
+                self.store.void_from(open.msn);
+                if let Some(config) = self.said.last().map(|s| Arc::clone(&s.config)) {
+                    self.store.open(*open, config);
+                }
+            }
+            Entry::Close(close) => {
+                self.store.close(close.msn, close.duration, total(self, close.msn));
+            }
+            Entry::Seal(seal) => self.store.seal(*seal, total(self, seal.msn)),
+            _ => {}
+        }
+    }
+
+    /// Something published, or about to be, was taken back: everything said is to be published anew.
+    fn publish_anew(&mut self) {
+        let head = self.published.head();
+        let hold = self.hold.max(Some((head.msn, head.parts)));
+        self.pending.clear();
+        self.pending.push_back(Pending::new(self.said.dump().into()));
+        self.hold = hold;
+    }
+
+    fn is_ready(&self, pending: &Pending) -> bool {
+        let newest = self.store.newest_whole();
+        let lost = |msn: Msn| newest.is_some_and(|n| n.0 >= msn.0 + MAX_SEGMENTS_LATE);
+        pending.batch.iter().all(|entry| match entry {
+            // A part of a segment that has already left the store can never come; the window
+            // entry behind it takes it off the list.
+            Entry::Part(p) => {
+                p.msn < pending.hollow_before
+                    || self.store.has(p.msn, p.frames_end) != Some(false)
+                    || lost(p.msn)
+            }
+            _ => true,
+        })
+    }
+
+    /// Whether publishing the first `count` batches brings back as much as was published before.
+    fn makes_up(&self, count: usize) -> bool {
+        let Some(hold) = self.hold else { return true };
+        let mut then = self.published.clone();
+        for entry in self.pending.iter().take(count).flat_map(|p| p.batch.iter()) {
+            if then.apply(entry).is_err() {
+                return true;
+            }
+        }
+        (then.head().msn, then.head().parts) >= hold || then.status() == Status::Ended
+    }
+
     /// Publishes every leading batch whose bytes are all here. Returns whether there was one.
     fn advance(&mut self) -> bool {
-        let mut changed = false;
-        while let Some(batch) = self.pending.front() {
-            let here = batch.iter().all(|entry| match entry {
-                // A part of a segment that has already left the store can never come; the window
-                // entry behind it takes it off the list.
-                Entry::Part(p) => self.store.has(p.msn, p.frames_end) != Some(false),
-                _ => true,
-            });
-            if !here {
-                break;
-            }
-            let batch = Arc::clone(batch);
-            self.pending.pop_front();
-            for entry in batch.iter() {
-                if let Entry::Part(part) = entry {
-                    self.store.publish_part(part);
-                }
+        let ready = self.pending.iter().take_while(|p| self.is_ready(p)).count();
+        if ready == 0 || !self.makes_up(ready) {
+            return false;
+        }
+        self.hold = None;
+        for pending in self.pending.drain(..ready) {
+            for entry in pending.batch.iter() {
                 // `said` accepted it in the same order, so `published` does too.
                 let applied = self.published.apply(entry);
                 debug_assert!(applied.is_ok(), "{applied:?}");
+                if let (Entry::Part(part), Ok(true)) = (entry, applied) {
+                    self.store.publish_part(part);
+                }
             }
-            changed = true;
         }
-        if changed {
-            let target_s = self.published.header().constants.map_or(10, |c| c.target_duration_s);
-            self.store.retain(self.published.window().first, u64::from(target_s) * 3 * 90_000);
-        }
-        changed
+        let target_s = self.published.header().constants.map_or(10, |c| c.target_duration_s);
+        self.store.retain(self.published.window().first, u64::from(target_s) * 3 * 90_000);
+        true
     }
 }
 

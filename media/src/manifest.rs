@@ -174,6 +174,12 @@ pub enum Entry {
     Resumed,
     /// The stream is over: `EXT-X-ENDLIST`. Nothing follows.
     End,
+    /// A later home took the stream over and ends here the segment that the home before it left
+    /// open. What the earlier home said beyond is void.
+    Seal(SegmentSeal),
+    /// Where the publisher's messages were at the end of the newest part. A reader of the stream has
+    /// no use for it; a home that takes the stream over goes on by it.
+    Mark(Mark),
 }
 
 /// The start of a segment.
@@ -222,6 +228,60 @@ pub struct SegmentClose {
     pub msn: Msn,
     /// Its `EXTINF` in 90 kHz ticks.
     pub duration: u32,
+}
+
+/// The end of a segment by another home than the one that opened it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SegmentSeal {
+    /// The segment.
+    pub msn: Msn,
+    /// The epoch of the home that ends it. The whole segment's name carries it, because under the
+    /// epoch that opened it an edge may have shown a longer one; its parts keep their names.
+    pub epoch: Epoch,
+    /// Its `EXTINF` in 90 kHz ticks.
+    pub duration: u32,
+    /// One past its last part.
+    pub next_part: PartNumber,
+}
+
+/// Where the publisher's messages were at the end of a part: enough for another home to place the
+/// message after it as the home that said this would have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Mark {
+    /// The part: the newest one.
+    pub part: PartNumber,
+    /// Names the push; chosen at random by the node that the publisher is connected to.
+    pub publish: u64,
+    /// The last video message up to the end of the part.
+    pub video: Option<TrackMark>,
+    /// The last audio message up to the end of the part.
+    pub audio: Option<TrackMark>,
+    /// The grid that video stamps snap to, if they do.
+    pub grid: Option<GridMark>,
+}
+
+/// The last message of a track in a part.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TrackMark {
+    /// Which message of the push it was, counting all messages from 0.
+    pub piece: u64,
+    /// The publisher's stamp: milliseconds modulo 2^32.
+    pub stamp_ms: u32,
+    /// Where that stamp lies in the room, in 90 kHz ticks.
+    pub position: i64,
+    /// The decode time the frame was given, in ticks of the track.
+    pub dts: u64,
+}
+
+/// The grid of a nominal frame rate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GridMark {
+    /// Frames per 1000 seconds.
+    pub rate_milli: u32,
+    /// Where stamps lie about the grid through the last frame, in quarters of a 90 kHz tick.
+    pub phase: i64,
+    /// Ticks by which the grid is still to be moved after stamps that drifted.
+    pub slew: i64,
 }
 
 /// Where the listed window starts.

@@ -208,7 +208,7 @@ fn write_segment(
         }
     }
     if let Some(duration) = segment.duration {
-        let name = SegmentName(open.msn, open.epoch);
+        let name = SegmentName(open.msn, segment.name_epoch());
         put(out, format_args!("#EXTINF:{},\nmain/{name}\n", Seconds(duration)));
     }
     Ok(())

@@ -12,6 +12,7 @@ mod counters;
 mod cutter;
 mod listing;
 mod live;
+mod past;
 mod startup;
 
 use bytes::Bytes;
@@ -95,6 +96,8 @@ pub struct Sample {
     pub key: bool,
     /// The coded bytes, as in [`Frame::payload`].
     pub payload: Bytes,
+    /// Which message of its push it was, see [`Segmenter::identify`].
+    pub piece: u64,
 }
 
 /// What the segmenter says.
@@ -149,6 +152,8 @@ pub struct Segmenter {
     /// The next segment that starts at a key frame starts after a discontinuity.
     discontinuity_due: bool,
     forced_recently: u32,
+    /// What was taken over from an earlier home, until a publish begins or goes on.
+    past: Option<past::Past>,
 }
 
 impl Segmenter {
@@ -184,6 +189,7 @@ impl Segmenter {
             next_msn: first,
             discontinuity_due: false,
             forced_recently: 0,
+            past: None,
         }
     }
 
@@ -198,7 +204,10 @@ impl Segmenter {
         match self.phase {
             Phase::Ended => return,
             Phase::Idle => out.push(Output::Entry(Entry::Window(self.listing.window()))),
-            Phase::Gone => out.push(Output::Entry(Entry::Resumed)),
+            Phase::Gone => {
+                self.lose_past();
+                out.push(Output::Entry(Entry::Resumed));
+            }
             Phase::Starting(_) | Phase::Live => {
                 self.finish(now, out);
                 self.configured = [None, None];
@@ -227,6 +236,7 @@ impl Segmenter {
     pub fn push(&mut self, now: Now, sample: Sample, out: &mut Vec<Output>) {
         self.counters.pushed += 1;
         self.tick(now, out);
+        let taken = self.was_taken(sample.track, sample.piece);
         match &mut self.phase {
             Phase::Idle | Phase::Gone | Phase::Ended => self.counters.dropped_idle += 1,
             _ if self.configured[index(sample.track)].is_none() || sample.payload.is_empty() => {
@@ -236,6 +246,7 @@ impl Segmenter {
                 startup.push(now, sample, &mut self.counters);
                 self.try_start(now, false, out);
             }
+            Phase::Live if taken => self.counters.dropped_taken += 1,
             Phase::Live => self.push_live(now, sample, out),
         }
     }
@@ -262,6 +273,7 @@ impl Segmenter {
         self.finish(Now::default(), out);
         out.push(Output::Entry(Entry::Grace));
         self.phase = Phase::Gone;
+        self.keep_past();
         self.configured = [None, None];
         self.claim = None;
     }
@@ -314,6 +326,7 @@ impl Segmenter {
     fn finish(&mut self, now: Now, out: &mut Vec<Output>) {
         self.try_start(now, true, out);
         self.counters.dropped_leading += std::mem::take(&mut self.counters.waiting);
+        self.past = None;
         self.seal(out);
     }
 

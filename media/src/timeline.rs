@@ -10,6 +10,7 @@ pub(crate) mod audio;
 pub(crate) mod rate;
 pub(crate) mod video;
 
+use crate::manifest::Mark;
 use crate::track::TrackId;
 use audio::{AudioClock, AudioPlace};
 use rate::Cadence;
@@ -33,8 +34,21 @@ pub(crate) struct Timeline {
     eras: [Option<Era>; 2],
     opened: u64,
     tracks: [Cursor; 2],
+    /// Where the latest stamp of each track lies in the room.
+    located: [i64; 2],
     video: VideoClock,
     audio: Option<AudioClock>,
+}
+
+/// Where a stream is that an earlier home of the room placed.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Past {
+    /// Where video ends, in its ticks.
+    pub(crate) video_end: u64,
+    /// Where audio ends, in samples, with its rate and frame length.
+    pub(crate) audio: Option<(u64, u32, u16)>,
+    /// The publisher's last frames and the grid, when they are known.
+    pub(crate) mark: Option<Mark>,
 }
 
 /// A run of stamps under one offset.
@@ -80,9 +94,48 @@ impl Timeline {
             eras: [None, None],
             opened: 0,
             tracks: [Cursor::default(); 2],
+            located: [0; 2],
             video: VideoClock::new(0),
             audio: None,
         }
+    }
+
+    /// A timeline that goes on where an earlier home left it. With a mark the next frames of the
+    /// same push are placed as that home would have placed them.
+    pub(crate) fn take_over(past: Past) -> Self {
+        let mut timeline = Self::new();
+        timeline.audio = past
+            .audio
+            .map(|(next, rate, frame_samples)| AudioClock::go_on(rate, frame_samples, next));
+        timeline.video = VideoClock::new(past.video_end);
+        let Some(mark) = past.mark else { return timeline };
+        if let Some(video) = mark.video {
+            timeline.video = VideoClock::go_on(video.dts, past.video_end, mark.grid);
+        }
+        for (track, known) in [(TrackId::Video, mark.video), (TrackId::Audio, mark.audio)] {
+            let Some(known) = known else { continue };
+            let joined = timeline.eras[0].filter(|e| e.position(known.stamp_ms) == known.position);
+            let era = joined.unwrap_or_else(|| {
+                timeline.opened += 1;
+                let era =
+                    Era { id: timeline.opened, stamp: known.stamp_ms, position: known.position };
+                timeline.eras = [Some(era), timeline.eras[0]];
+                era
+            });
+            let cursor = Cursor { era: era.id, reached: Some(known.position) };
+            timeline.tracks[index(track)] = cursor;
+        }
+        timeline
+    }
+
+    /// Nothing that follows is earlier than `ticks`.
+    pub(crate) fn not_before(&mut self, ticks: u64) {
+        self.video.not_before(ticks);
+    }
+
+    /// Where the latest stamp of `track` lies in the room, in ticks.
+    pub(crate) fn located(&self, track: TrackId) -> i64 {
+        self.located[index(track)]
     }
 
     /// Starts a publish whose first stamp is `stamp`: it goes where the room ends. `video` is the
@@ -124,6 +177,7 @@ impl Timeline {
         limit: Option<u64>,
     ) -> (VideoPlace, bool) {
         let (position, turn) = self.locate(TrackId::Video, stamp, limit);
+        self.located[0] = position;
         if turn != Turn::None {
             self.video.rebase(u64::try_from(position).unwrap_or(0));
         }
@@ -136,6 +190,7 @@ impl Timeline {
     /// Places an audio frame; the flag and `limit` are as for video.
     pub(crate) fn place_audio(&mut self, stamp: u32, limit: Option<u64>) -> (AudioPlace, bool) {
         let (position, turn) = self.locate(TrackId::Audio, stamp, limit);
+        self.located[1] = position;
         let Some(clock) = &mut self.audio else {
             return (AudioPlace::Early, false);
         };

@@ -133,7 +133,7 @@ impl Node {
         };
         let edge = if plan.roles.contains(&Role::Edge) {
             let (edge, upstreams) = start_edge(&plan, config, client.clone(), links, &metrics)?;
-            services.push(upstreams.service());
+            services.extend(upstreams.services());
             Some((edge, upstreams))
         } else {
             None

@@ -27,6 +27,12 @@ pub enum Error {
     /// The node asked is not the room's home.
     #[error("not the room's home")]
     NotHome,
+    /// A frame record cannot be read.
+    #[error(transparent)]
+    Record(#[from] wire::replica::RecordError),
+    /// What a subscriber has of an earlier home contradicts itself.
+    #[error("the past of a stream: {0}")]
+    Past(String),
     /// A manifest entry is too large to send.
     #[error(transparent)]
     Media(#[from] media::Error),

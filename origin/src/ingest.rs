@@ -30,7 +30,7 @@ pub(crate) enum Event {
         /// Frames per second as the stream or its metadata claim.
         frame_rate: Option<f64>,
     },
-    /// An access unit.
+    /// An access unit; its number in the push is the caller's to know.
     Sample(Sample),
     /// Of no use; the text says why.
     Ignored(&'static str),
@@ -86,6 +86,7 @@ impl Ingest {
                 }
                 self.audio(timestamp_ms, audio::parse(&payload)?)
             }
+            Message::Numbered { .. } => Ok(Event::Nothing),
         }
     }
 
@@ -117,7 +118,8 @@ impl Ingest {
                         let key = unit.is_key();
                         self.key_frame.note(key, timestamp_ms)?;
                         let track = TrackId::Video;
-                        Ok(Event::Sample(Sample { track, timestamp_ms, cts_ms, key, payload }))
+                        let sample = Sample { track, timestamp_ms, cts_ms, key, payload, piece: 0 };
+                        Ok(Event::Sample(sample))
                     }
                     Ok(_) => Ok(Event::Ignored("a video message without a picture")),
                     Err(_) => Ok(Event::Ignored("a broken video frame")),
@@ -141,6 +143,7 @@ impl Ingest {
                     cts_ms: 0,
                     key: true,
                     payload,
+                    piece: 0,
                 }))
             }
             Body::Frame { .. } => Ok(Event::Ignored("an audio frame before its configuration")),

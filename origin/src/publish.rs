@@ -1,7 +1,7 @@
 //! Pushes on their way to rooms: who may push where, and what the home knows of a push.
 //!
-//! In: requests of RTMP connections. Out: to the room's home, which reads the push's [`Intake`] until
-//! one side ends it. Whether the room is free is the home's decision; whether the key is right is
+//! In: requests of RTMP connections. Out: to the [`Relay`], which carries the push's [`Intake`] to the
+//! room's home until one side ends it. Whether the room is free is the home's decision; whether the key is right is
 //! the control plane's answer; nothing is decided here but the order of asking.
 
 use std::net::SocketAddr;
@@ -15,8 +15,8 @@ use wire::NodeId;
 use wire::links::Links;
 
 use crate::contribute::Relay;
-use crate::registry::{Place, Registry};
-use crate::rtmp::{IngestMessage, Intake, Publication, PublishRequest, Publishes, Refusal};
+use crate::registry::Registry;
+use crate::rtmp::{Intake, Publication, PublishRequest, Publishes, Refusal};
 
 /// A push that wants a room, or has it.
 #[derive(Debug)]
@@ -31,8 +31,8 @@ pub(crate) struct Pushed {
     pub(crate) encoder: String,
     /// When it came, in milliseconds since the Unix epoch.
     pub(crate) since_unix_ms: u64,
-    /// What the room must hear first, from a push that another home has already heard the start of.
-    pub(crate) preamble: Vec<IngestMessage>,
+    /// Names it, from home to home: random, never 0.
+    pub(crate) publish: u64,
 }
 
 /// Who may publish.
@@ -97,15 +97,10 @@ impl Publishes for Publisher {
             source: request.peer,
             encoder: request.encoder,
             since_unix_ms: u64::try_from(now.as_millis()).unwrap_or(u64::MAX),
-            preamble: Vec::new(),
+            publish: rand::random::<u64>().max(1),
         };
-        match self.rooms.activate(&request.room).await? {
-            Place::Here(room) => room.publish(pushed).await?,
-            Place::There(grant) => {
-                let (links, rooms) = (self.links.clone(), Arc::clone(&self.rooms));
-                Relay::open(links, rooms, grant, pushed).await?;
-            }
-        }
+        let (links, rooms) = (self.links.clone(), Arc::clone(&self.rooms));
+        Relay::open(links, rooms, request.room, pushed).await?;
         Ok(publication)
     }
 }

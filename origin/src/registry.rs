@@ -1,20 +1,27 @@
-//! The rooms this node is the home of, and how one becomes such.
+//! The rooms this node is the home of, how one becomes such, and how it ceases to be.
 //!
-//! In: demand for a room, from a push. Out: the running [`Room`], claimed from the control plane
-//! first. Activation of a room is single-flight; no lock of the table is held across an await.
+//! In: demand for a room, from a push or from subscribers of the home before; and what placement says.
+//! Out: the running [`Room`], claimed from the control plane first, and with the stream of an earlier
+//! home where there was one ([`takeover`]). A room that placement gives to another home is given up at
+//! once. Activation of a room is single-flight; no lock of the table is held across an await.
+
+mod takeover;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use cluster::{Client, Grant};
+use cluster::{Client, Grant, RoomWatch};
 use dashmap::DashMap;
 use parking_lot::Mutex;
 use rand::Rng;
 use tokio::time::{Instant, sleep};
+use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
-use wire::{NodeId, RoomId};
+use wire::{Epoch, NodeId, RoomId};
 
-use crate::room::{Config, Metrics, Room};
+pub(crate) use self::takeover::Candidate;
+use self::takeover::{Candidates, Inheritance};
+use crate::room::{Authority, Config, Metrics, Room};
 use crate::rtmp::Refusal;
 
 /// How long a push is held while placement is settling.
@@ -31,6 +38,9 @@ pub(crate) struct Registry {
     config: Config,
     max_rooms: usize,
     metrics: Arc<Metrics>,
+    authority: Arc<Authority>,
+    /// The node shuts down: rooms that close keep their placement.
+    leaving: CancellationToken,
     slots: DashMap<RoomId, Arc<Slot>>,
 }
 
@@ -39,6 +49,11 @@ pub(crate) struct Registry {
 struct Slot {
     gate: tokio::sync::Mutex<()>,
     room: Mutex<Option<Arc<Room>>>,
+    /// The newest epoch under which the room was open here. It is not opened under it again, because
+    /// what was made of its names is gone.
+    spent: Mutex<Epoch>,
+    /// Subscribers of an earlier home that have come here.
+    candidates: Candidates,
 }
 
 /// Where a room turned out to live.
@@ -58,7 +73,10 @@ impl Registry {
         max_rooms: usize,
         metrics: Arc<Metrics>,
     ) -> Arc<Self> {
-        Arc::new(Self { node, client, config, max_rooms, metrics, slots: DashMap::new() })
+        let authority = Arc::new(Authority::new(client.clone()));
+        tokio::spawn(Authority::run(Arc::downgrade(&authority)));
+        let (leaving, slots) = (CancellationToken::new(), DashMap::new());
+        Arc::new(Self { node, client, config, max_rooms, metrics, authority, leaving, slots })
     }
 
     /// The room, if this node is its home now.
@@ -75,52 +93,145 @@ impl Registry {
         slots.into_iter().filter_map(open).filter(|r| !r.closed().is_cancelled()).collect()
     }
 
-    /// Finds or makes the room's home for a push that arrived here.
+    /// Whether a leader answered within the last lease.
+    pub(crate) fn sees_leader(&self) -> bool {
+        self.client.standing().borrow().sees_leader
+    }
+
+    /// Follows where the room is.
+    pub(crate) fn watch(&self, room: &RoomId) -> RoomWatch {
+        self.client.watch_room(room)
+    }
+
+    /// Finds the room for a subscriber, which may have the stream of an earlier home: if placement has
+    /// made this node the home, the room is opened on it. The error says who is the home, if anyone
+    /// is.
     ///
     /// # Errors
-    /// The refusal to tell the publisher, after [`PLACEMENT_TIMEOUT`] at most.
-    pub(crate) async fn activate(self: &Arc<Self>, room: &RoomId) -> Result<Place, Refusal> {
+    /// The grant of another home, or none.
+    pub(crate) async fn adopt(
+        self: &Arc<Self>,
+        room: &RoomId,
+        candidate: Option<Candidate>,
+    ) -> Result<Arc<Room>, Option<Grant>> {
+        if let Some(room) = self.get(room) {
+            return Ok(room);
+        }
+        let location = self.client.locate(room).await.map_err(|_| None)?;
+        match location.placement {
+            Some(grant) if grant.home == self.node => {}
+            elsewhere => return Err(elsewhere),
+        }
+        let slot = self.slot(room).map_err(|_| None)?;
+        if let Some(candidate) = candidate {
+            slot.candidates.add(candidate);
+        }
+        match self.activate(room, None).await {
+            Ok(Place::Here(room)) => Ok(room),
+            Ok(Place::There(grant)) => Err(Some(grant)),
+            Err(_) => Err(None),
+        }
+    }
+
+    /// Finds the room for its members, or opens it for them if it is nowhere and they may.
+    ///
+    /// # Errors
+    /// When it cannot be had now.
+    pub(crate) async fn open(
+        self: &Arc<Self>,
+        room: &RoomId,
+        may_open: bool,
+    ) -> Result<Option<Place>, Refusal> {
+        match self.adopt(room, None).await {
+            Ok(room) => Ok(Some(Place::Here(room))),
+            Err(Some(grant)) if grant.home != self.node => Ok(Some(Place::There(grant))),
+            Err(_) if may_open => self.activate(room, Some(&self.node)).await.map(Some),
+            Err(_) => Ok(None),
+        }
+    }
+
+    fn slot(&self, room: &RoomId) -> Result<Arc<Slot>, Refusal> {
         if !self.slots.contains_key(room) && self.slots.len() >= self.max_rooms {
             return Err(Refusal::unavailable(
                 "this node holds all the rooms it may; push to another",
             ));
         }
-        let slot = Arc::clone(&*self.slots.entry(room.clone()).or_default());
+        Ok(Arc::clone(&*self.slots.entry(room.clone()).or_default()))
+    }
+
+    /// Finds or makes the room's home for a push that arrived at `ingest`; without one, only takes a
+    /// room that placement has given to this node.
+    ///
+    /// # Errors
+    /// The refusal to tell the publisher, after [`PLACEMENT_TIMEOUT`] at most.
+    pub(crate) async fn activate(
+        self: &Arc<Self>,
+        room: &RoomId,
+        ingest: Option<&NodeId>,
+    ) -> Result<Place, Refusal> {
+        let slot = self.slot(room)?;
         let _turn = slot.gate.lock().await;
         if !self.slots.get(room).is_some_and(|known| Arc::ptr_eq(&known, &slot)) {
             // It left the table while this push waited for its turn: start over with its successor.
-            return Box::pin(self.activate(room)).await;
+            return Box::pin(self.activate(room, ingest)).await;
         }
         let current = slot.room.lock().clone();
         if let Some(current) = current {
             if !current.is_over() {
                 return Ok(Place::Here(current));
             }
-            // The stream is over: a new one needs an epoch and numbers of its own.
-            current.close().await;
-            self.give_back(&current).await;
+            // The stream is over: a new one needs an epoch and numbers of its own. A room that was
+            // given up to another home is that one's.
+            if !current.closed().is_cancelled() {
+                current.close().await;
+                self.give_back(&current).await;
+            }
         }
-        let placed = self.place(room).await;
+        let spent = *slot.spent.lock();
+        let placed = self.place(room, ingest, spent).await;
         let grant = match placed {
             Ok(grant) if grant.home == self.node => grant,
             other => {
-                self.slots.remove_if(room, |_, known| Arc::ptr_eq(known, &slot));
+                // What is spent must be remembered as long as it may come back.
+                if other.is_ok() || spent == Epoch(0) {
+                    self.slots.remove_if(room, |_, known| Arc::ptr_eq(known, &slot));
+                }
                 return other.map(Place::There);
             }
         };
-        info!(%room, epoch = %grant.epoch, msn_base = grant.msn_base, "home of the room");
-        let opened = Room::start(grant, &self.config, &self.metrics);
+        // The first grant of an activation has no past; later ones are of a room that has moved, or
+        // that this node had before it was started anew.
+        let is_first = grant.epoch.0 == grant.generation;
+        let inherited = if is_first {
+            Inheritance::default()
+        } else {
+            takeover::settle(room, &slot.candidates).await
+        };
+        let past = inherited.past.as_ref();
+        info!(
+            %room, epoch = %grant.epoch, msn_base = grant.msn_base, inherits = past.is_some(),
+            "home of the room"
+        );
+        *slot.spent.lock() = grant.epoch;
+        let authority = Arc::clone(&self.authority);
+        let opened = Room::start(grant, past, &self.config, &self.metrics, authority);
         *slot.room.lock() = Some(Arc::clone(&opened));
+        tokio::spawn(inherited.bring(Arc::clone(&opened)));
         tokio::spawn(Arc::clone(self).watch_over(Arc::clone(&slot), Arc::clone(&opened)));
         Ok(Place::Here(opened))
     }
 
     /// Claims the room, trying again for as long as a push is held.
-    async fn place(&self, room: &RoomId) -> Result<Grant, Refusal> {
+    async fn place(
+        &self,
+        room: &RoomId,
+        ingest: Option<&NodeId>,
+        spent: Epoch,
+    ) -> Result<Grant, Refusal> {
         let give_up = Instant::now() + PLACEMENT_TIMEOUT;
         let mut pause = FIRST_PAUSE;
         loop {
-            match tokio::time::timeout_at(give_up, self.claim_anew(room)).await {
+            match tokio::time::timeout_at(give_up, self.claim_anew(room, ingest, spent)).await {
                 Ok(Ok(grant)) => return Ok(grant),
                 Ok(Err(error)) if error.is_retryable() && Instant::now() + pause < give_up => {
                     debug!(%room, %error, "cannot place the room yet");
@@ -141,43 +252,80 @@ impl Registry {
         }
     }
 
-    /// Claims the room. A grant left from before a restart of this node is given back first: its
-    /// epoch names media that is gone, and no URL may name two contents.
-    async fn claim_anew(&self, room: &RoomId) -> Result<Grant, cluster::Error> {
-        let placed = self.client.locate(room).await?.placement;
-        if let Some(stale) = placed.filter(|grant| grant.home == self.node) {
-            info!(%room, epoch = %stale.epoch, "giving back a grant from before a restart");
-            self.client.release(room, stale.epoch).await?;
+    /// Claims the room: by a claim, the leader says what holds now. A grant under an epoch that is spent
+    /// is given back first: no URL may name two contents.
+    async fn claim_anew(
+        &self,
+        room: &RoomId,
+        ingest: Option<&NodeId>,
+        spent: Epoch,
+    ) -> Result<Grant, cluster::Error> {
+        let Some(ingest) = ingest else {
+            let placed = self.client.locate(room).await?.placement;
+            let unknown = || wire::control::Refusal::UnknownRoom(room.clone());
+            let grant = placed.filter(|grant| grant.epoch > spent).ok_or_else(unknown)?;
+            let is_held = self.client.confirm(room, grant.epoch).await?;
+            return if is_held { Ok(grant) } else { Err(unknown().into()) };
+        };
+        let grant = self.client.claim(room, ingest).await?;
+        if grant.home != self.node || grant.epoch > spent {
+            return Ok(grant);
         }
-        self.client.claim(room, &self.node).await
+        info!(%room, epoch = %grant.epoch, "giving back a grant that is spent");
+        self.client.release(room, grant.epoch).await?;
+        self.client.claim(room, ingest).await
     }
 
-    /// Waits for the room to close by itself, then gives its placement back.
+    /// Waits for the room to close by itself, then gives its placement back; or for another home to be
+    /// named, then gives the room up.
     async fn watch_over(self: Arc<Self>, slot: Arc<Slot>, room: Arc<Room>) {
-        room.closed().cancelled().await;
+        let mut watch = self.watch(room.id());
+        let fenced = async {
+            loop {
+                let placement = watch.changed().await.placement;
+                if placement.is_some_and(|grant| grant.epoch > room.epoch()) {
+                    return;
+                }
+            }
+        };
+        tokio::select! {
+            () = room.closed().cancelled() => {}
+            () = fenced => room.fence().await,
+        }
         let _turn = slot.gate.lock().await;
         let is_current = slot.room.lock().as_ref().is_some_and(|r| Arc::ptr_eq(r, &room));
         if !is_current {
             return;
         }
-        self.give_back(&room).await;
         slot.room.lock().take();
+        if !self.leaving.is_cancelled() && !self.give_back(&room).await {
+            return;
+        }
         self.slots.remove_if(room.id(), |_, known| Arc::ptr_eq(known, &slot));
     }
 
-    async fn give_back(&self, room: &Room) {
+    /// Returns whether the room is placed here no more.
+    async fn give_back(&self, room: &Room) -> bool {
         let next_msn = room.feed().said().last().map_or(0, |last| last.open.msn.0 + 1);
         let released = self.client.release_at(room.id(), room.epoch(), next_msn).await;
-        if let Err(error) = released {
+        if let Err(cluster::Error::Refused(wire::control::Refusal::StaleEpoch { .. })) = released {
+            debug!(room = %room.id(), "the room has another home");
+            true
+        } else if let Err(error) = released {
             // It stays placed here; the next push gives it back before it claims.
             warn!(room = %room.id(), %error, "the room's placement was not given back");
+            false
+        } else {
+            true
         }
     }
 
-    /// Ends every push, for a shutdown: publishers are told to come again elsewhere.
+    /// Gives every room up, for a shutdown: their streams are not over, and go on where placement puts
+    /// them.
     pub(crate) async fn leave(&self) {
+        self.leaving.cancel();
         for room in self.rooms() {
-            room.stop(Refusal::shutting_down()).await;
+            room.fence().await;
         }
     }
 }

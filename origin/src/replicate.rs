@@ -43,7 +43,8 @@ impl Replicate {
         let feed = self.rooms.get(&fetch.room).map(|room| room.feed().clone());
         let msn = media::manifest::Msn(fetch.msn);
         let found = feed.filter(|feed| {
-            feed.segment_frames(msn, u32::MAX).is_some_and(|s| s.epoch.0 == fetch.epoch.0)
+            let epoch = media::manifest::Epoch(fetch.epoch.0);
+            feed.segment_frames(msn, u32::MAX).is_some_and(|s| s.is_named(epoch))
         });
         let Some(feed) = found else {
             sender.write_message(&FetchReply::Gone).await?;

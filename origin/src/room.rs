@@ -5,13 +5,14 @@
 //! synchronously, publish what came of it. The rules are in [`life`] and [`media::segmenter`];
 //! this file only moves data between them.
 
+mod authority;
 mod core;
 mod life;
 mod metrics;
 mod witness;
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use cluster::Grant;
@@ -20,9 +21,11 @@ use media::segmenter::Settings;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
-use tracing::{Instrument, info_span};
+use tracing::{Instrument, info, info_span};
 use wire::{Epoch, NodeId, Region, RoomId};
 
+pub(crate) use self::authority::Authority;
+pub(crate) use self::core::Past;
 use self::core::{Core, Decision};
 pub(crate) use self::metrics::Metrics;
 use self::witness::Witness;
@@ -35,6 +38,9 @@ const COMMANDS: usize = 16;
 
 /// Messages taken from a publisher before other inputs are looked at again.
 const MESSAGES_PER_TURN: usize = 64;
+
+/// How often it is looked whether a room may serve again after a pause of the process.
+const CONFIRM_POLL: Duration = Duration::from_millis(20);
 
 /// What a room is made with.
 #[derive(Debug, Clone)]
@@ -102,24 +108,38 @@ pub(crate) struct Room {
     closed: CancellationToken,
     viewers: AtomicU64,
     subscribers: AtomicU64,
+    authority: Arc<Authority>,
+    /// The pauses of this process after which the leader has confirmed the epoch.
+    confirmed: Arc<AtomicU64>,
 }
 
 enum Command {
-    Publish(Box<Pushed>, oneshot::Sender<Result<(), Refusal>>),
+    Publish(Box<Pushed>, Answer),
     Stop(Refusal),
     Hold(bool),
+    Fence,
     Close,
 }
 
+/// Accepted, a push is told which message the room wants first, see [`Room::publish`].
+type Answer = oneshot::Sender<Result<Option<u64>, Refusal>>;
+
 impl Room {
-    /// Opens the room under `grant` and starts its task.
-    pub(crate) fn start(grant: Grant, config: &Config, metrics: &Arc<Metrics>) -> Arc<Self> {
+    /// Opens the room under `grant`, on the past an earlier home left, and starts its task.
+    pub(crate) fn start(
+        grant: Grant,
+        past: Option<&Past>,
+        config: &Config,
+        metrics: &Arc<Metrics>,
+        authority: Arc<Authority>,
+    ) -> Arc<Self> {
         let (commands, inbox) = mpsc::channel(COMMANDS);
         let (facts_sender, facts) = watch::channel(Facts::default());
         let span = info_span!("room", room = %grant.room, epoch = %grant.epoch);
-        let core = Core::new(&grant, config, Arc::clone(metrics));
+        let core = Core::new(&grant, past, config, Arc::clone(metrics));
         let (ledger, region) = (config.ledger.clone(), config.region.clone());
         let witness = Witness::new(ledger, grant.room.clone(), region);
+        let confirmed = Arc::new(AtomicU64::new(authority.pauses()));
         let room = Arc::new(Self {
             feed: core.feed().clone(),
             grant,
@@ -128,9 +148,16 @@ impl Room {
             closed: CancellationToken::new(),
             viewers: AtomicU64::new(0),
             subscribers: AtomicU64::new(0),
+            authority: Arc::clone(&authority),
+            confirmed: Arc::clone(&confirmed),
         });
         let task = Task {
             core,
+            epoch: room.epoch(),
+            pauses: authority.watch(),
+            authority,
+            confirmed,
+            metrics: Arc::clone(metrics),
             inbox,
             incumbent: None,
             waiting: Vec::new(),
@@ -184,11 +211,21 @@ impl Room {
         self.closed.is_cancelled() || self.feed.said().status() == media::manifest::Status::Ended
     }
 
-    /// Contends for the room. On success the room reads the push's messages until one side ends.
+    /// Waits until the room may serve: until the leader has confirmed its epoch after a pause of this
+    /// process, or does not answer, or the room is closed.
+    pub(crate) async fn serving(&self) {
+        while !self.authority.is_confirmed(&self.confirmed) && !self.closed.is_cancelled() {
+            tokio::time::sleep(CONFIRM_POLL).await;
+        }
+    }
+
+    /// Contends for the room. On success the room reads the push's messages until one side ends:
+    /// first a [`IngestMessage::Numbered`], then from the message that this returns on; none leaves it
+    /// to the push where to begin.
     ///
     /// # Errors
     /// The refusal to tell the publisher.
-    pub(crate) async fn publish(&self, pushed: Pushed) -> Result<(), Refusal> {
+    pub(crate) async fn publish(&self, pushed: Pushed) -> Result<Option<u64>, Refusal> {
         let (answer, verdict) = oneshot::channel();
         let command = Command::Publish(Box::new(pushed), answer);
         self.commands.send(command).await.map_err(|_| publish::closing())?;
@@ -215,6 +252,13 @@ impl Room {
         let _ = self.commands.send(Command::Stop(reason)).await;
     }
 
+    /// Gives the room up to another home: seals its stream, which is not over, and closes.
+    pub(crate) async fn fence(&self) {
+        if self.commands.send(Command::Fence).await.is_ok() {
+            self.closed.cancelled().await;
+        }
+    }
+
     /// Closes the room without waiting for anything.
     pub(crate) async fn close(&self) {
         if self.commands.send(Command::Close).await.is_ok() {
@@ -226,6 +270,11 @@ impl Room {
 /// The room's one loop.
 struct Task {
     core: Core,
+    epoch: Epoch,
+    authority: Arc<Authority>,
+    pauses: watch::Receiver<u64>,
+    confirmed: Arc<AtomicU64>,
+    metrics: Arc<Metrics>,
     inbox: mpsc::Receiver<Command>,
     /// The push that has the room.
     incumbent: Option<(life::PublishId, Box<Pushed>)>,
@@ -241,7 +290,7 @@ struct Task {
 struct Waiting {
     id: life::PublishId,
     pushed: Box<Pushed>,
-    answer: oneshot::Sender<Result<(), Refusal>>,
+    answer: Answer,
 }
 
 impl Task {
@@ -251,14 +300,26 @@ impl Task {
         while !self.core.is_closed() {
             let deadline =
                 self.core.deadline_ms().map(|ms| self.started + Duration::from_millis(ms));
+            if !self.authority.is_confirmed(&self.confirmed) {
+                self.confirm(&mut decisions).await;
+                continue;
+            }
             tokio::select! {
                 biased;
+                _ = self.pauses.changed() => {}
                 command = self.inbox.recv() => match command {
                     Some(command) => self.command(command, &mut decisions),
                     // Every handle is gone; the registry keeps one while the room is wanted.
-                    None => self.core.close(self.now_ms(), &mut decisions),
+                    None => self.core.close(&mut decisions),
                 },
                 count = messages(&mut self.incumbent, &mut batch) => {
+                    // Stopped and resumed in this wait, the room may have another home by now.
+                    if !self.authority.is_confirmed(&self.confirmed) {
+                        self.confirm(&mut decisions).await;
+                    }
+                    if self.core.is_closed() {
+                        break;
+                    }
                     if count == 0 {
                         self.core.left(self.now_ms(), &mut decisions);
                         self.incumbent = None;
@@ -284,11 +345,31 @@ impl Task {
         u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
 
+    /// This process was stopped for a while: the room may have another home.
+    async fn confirm(&mut self, decisions: &mut Vec<Decision>) {
+        let pauses = self.authority.settled().await;
+        if self.authority.confirm(self.core.room(), self.epoch).await {
+            self.confirmed.store(pauses, Ordering::Release);
+        } else {
+            self.fence(decisions);
+        }
+    }
+
+    /// Another home has the room, or will have it.
+    fn fence(&mut self, decisions: &mut Vec<Decision>) {
+        info!("the room has another home; given up here");
+        self.metrics.fenced();
+        self.core.fence(decisions);
+        if let Some((_, incumbent)) = self.incumbent.take() {
+            incumbent.intake.kick(publish::closing());
+        }
+    }
+
     fn command(&mut self, command: Command, decisions: &mut Vec<Decision>) {
         let now_ms = self.now_ms();
         match command {
             Command::Publish(pushed, answer) => {
-                let id = self.core.challenge(now_ms, decisions);
+                let id = self.core.challenge(now_ms, pushed.publish, decisions);
                 self.waiting.push(Waiting { id, pushed, answer });
             }
             Command::Stop(reason) => {
@@ -298,7 +379,8 @@ impl Task {
                 self.core.stop(now_ms, decisions);
             }
             Command::Hold(held) => self.core.hold(now_ms, held),
-            Command::Close => self.core.close(now_ms, decisions),
+            Command::Fence => self.fence(decisions),
+            Command::Close => self.core.close(decisions),
         }
     }
 
@@ -318,22 +400,17 @@ impl Task {
 
     fn decide(&mut self, decision: Decision) {
         match decision {
-            Decision::Accept { id, replaces } => {
+            Decision::Accept { id, replaces, from } => {
                 let Some(at) = self.waiting.iter().position(|w| w.id == id) else { return };
-                let Waiting { mut pushed, answer, .. } = self.waiting.swap_remove(at);
-                let preamble = std::mem::take(&mut pushed.preamble);
+                let Waiting { pushed, answer, .. } = self.waiting.swap_remove(at);
                 if let Some((old, incumbent)) = self.incumbent.take() {
-                    debug_assert_eq!(Some(old), replaces, "only the incumbent is replaced");
+                    let again = incumbent.publish == pushed.publish;
+                    debug_assert!(again || Some(old) == replaces, "only the incumbent is replaced");
                     incumbent.intake.kick(Refusal::replaced(self.core.room()));
                 }
                 // A push that gave up in this very moment shows as an ended one.
-                let _ = answer.send(Ok(()));
+                let _ = answer.send(Ok(from));
                 self.incumbent = Some((id, pushed));
-                let mut decisions = Vec::new();
-                for message in preamble {
-                    self.message(message, &mut decisions);
-                }
-                debug_assert!(decisions.is_empty(), "nobody contends with a push just accepted");
             }
             Decision::Refuse { id } => {
                 let Some(at) = self.waiting.iter().position(|w| w.id == id) else { return };

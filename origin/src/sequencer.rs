@@ -179,12 +179,12 @@ impl Sequencers {
         }
         let room = match self.registry.get(id) {
             Some(room) => room,
-            None if !may_open => return Err(FromHome::NoRoom),
-            None => match self.registry.activate(id).await {
-                Ok(Place::Here(room)) => room,
-                Ok(Place::There(grant)) => {
+            None => match self.registry.open(id, may_open).await {
+                Ok(Some(Place::Here(room))) => room,
+                Ok(Some(Place::There(grant))) => {
                     return Err(FromHome::NotHome { hint: Some(grant.home) });
                 }
+                Ok(None) => return Err(FromHome::NoRoom),
                 Err(_) => return Err(FromHome::Busy),
             },
         };

@@ -1,4 +1,4 @@
-//! Three origins: a push goes to any of them, and survives the death of its room's home.
+//! Three origins: a push goes to any of them, and the crowd does not notice when its room's home dies.
 
 use std::time::Duration;
 
@@ -7,6 +7,7 @@ use tests::process::Tidewater;
 use tests::publisher::{Publisher, Refused};
 use tests::{eventually, flv, hls};
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 
 use crate::places::{Place, lay_out};
 
@@ -22,45 +23,74 @@ async fn room(place: &Place, room: &str) -> Option<serde_json::Value> {
     (code == Some(0)).then(|| serde_json::from_str(&out).ok())?
 }
 
-async fn home(places: &[Place], name: &str) -> Result<String> {
-    eventually("the room has a home", async || {
-        for place in places {
-            let told = room(place, name).await.and_then(|v| Some(v["home"].as_str()?.to_owned()));
-            if told.is_some() {
-                return told;
-            }
-        }
-        None
+/// Waits until the room is live under a home for which `is_it` holds, as this node sees it.
+async fn home(at: &Place, name: &str, is_it: impl Fn(&str) -> bool) -> Result<String> {
+    eventually("the room has such a home", async || {
+        let told = room(at, name).await?;
+        let home = told["home"].as_str()?.to_owned();
+        is_it(&home).then_some(home)
     })
     .await
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_push_elsewhere_reaches_the_home_and_outlives_it() -> Result<()> {
-    let dir = tempfile::tempdir()?;
-    let places = lay_out(dir.path(), ["o1", "o2", "o3", "e1"]).await?;
-    let [o1, o2, o3, e1] = &places;
-    let (first, second, third) = tokio::try_join!(o1.start(), o2.start(), o3.start())?;
-    let edge = e1.start().await?;
-    let edges = [e1.at(8080)];
+/// Viewers of both kinds that watch on while homes come and go.
+struct Crowd {
+    hls: hls::Viewer,
+    flv: flv::Viewer,
+    /// The longest wait for a part, and when the last one came.
+    gap: Duration,
+    last: Instant,
+}
 
-    // The room comes to live on o1, and its publisher goes away.
+impl Crowd {
+    async fn gather(edges: &[std::net::SocketAddr], room: &str) -> Result<Self> {
+        let mut hls = hls::Viewer::new(edges, room);
+        hls.start().await?;
+        let mut flv = flv::Viewer::connect(edges[0], &format!("/{room}.flv")).await?;
+        flv.watch(|seen| seen.video > 0).await?;
+        Ok(Self { hls, flv, gap: Duration::ZERO, last: Instant::now() })
+    }
+
+    /// Watches `segments` more, both ways at once; the list keeps every rule meanwhile.
+    async fn watch(&mut self, segments: u64) -> Result<()> {
+        let until = self.hls.tally.segments + segments;
+        let frames = self.flv.seen().video + segments * 25;
+        let (gap, last) = (&mut self.gap, &mut self.last);
+        *last = Instant::now();
+        let mut parts = self.hls.tally.parts;
+        let hls = self.hls.watch(|tally, _| {
+            if tally.parts > parts {
+                parts = tally.parts;
+                *gap = (*gap).max(last.elapsed());
+                *last = Instant::now();
+            }
+            tally.segments >= until
+        });
+        let (_, seen) = tokio::try_join!(hls, self.flv.watch(|seen| seen.video > frames))?;
+        ensure!(!seen.ended, "an FLV viewer was let go");
+        Ok(())
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_push_outlives_the_homes_of_its_room_and_nobody_notices() -> Result<()> {
+    let dir = tempfile::tempdir()?;
+    let places = lay_out(dir.path(), ["o1", "o2", "o3", "e1", "e2"]).await?;
+    let [o1, o2, o3, e1, e2] = &places;
+    let (first, second, third) = tokio::try_join!(o1.start(), o2.start(), o3.start())?;
+    let (edge1, edge2) = tokio::try_join!(e1.start(), e2.start())?;
+    let edges = [e1.at(8080), e2.at(8080)];
+
+    // The room comes to live on o1, its publisher goes away and comes back through o2.
     let mut publisher = Publisher::connect(o1.at(1935), "live", "moving").await?;
     publisher.send(Duration::from_secs(3)).await?;
-    ensure!(home(&places[..3], "live/moving").await? == "o1");
-    let mut hls = hls::Viewer::new(&edges, "live/moving");
-    hls.start().await?;
-    let mut flv = flv::Viewer::connect(edges[0], "/live/moving.flv").await?;
-    flv.watch(|seen| seen.video > 0).await?;
+    home(o1, "live/moving", |home| home == "o1").await?;
+    let mut crowd = Crowd::gather(&edges, "live/moving").await?;
     publisher.finish().await?;
-
-    // It comes back through o2: the home stays, and so do the viewers.
     let pushing = keep_pushing(Publisher::connect(o2.at(1935), "live", "moving").await?);
-    hls.watch(|tally, _| tally.discontinuities >= 1 && tally.segments >= 3).await?;
-    ensure!(home(&places[..3], "live/moving").await? == "o1", "the home has no reason to move");
-    let so_far = flv.seen().video;
-    ensure!(!flv.watch(|seen| seen.video > so_far + 30).await?.ended);
-    eventually("the home knows of the edge's viewers", async || {
+    crowd.hls.watch(|tally, _| tally.discontinuities >= 1 && tally.segments >= 3).await?;
+    home(o2, "live/moving", |home| home == "o1").await?;
+    eventually("the home knows of the edges' viewers", async || {
         let told = room(o1, "live/moving").await?;
         (told["viewers"].as_u64()? >= 1 && told["ingest"] == "o2").then_some(())
     })
@@ -71,30 +101,70 @@ async fn a_push_elsewhere_reaches_the_home_and_outlives_it() -> Result<()> {
     let refused = third_push.and_then(|e| e.downcast::<Refused>().ok());
     ensure!(refused.as_ref().is_some_and(|r| r.0.contains("BadName")), "{refused:?}");
 
-    // The home dies: the encoder's connection to o2 stays, and the stream goes on.
+    // The home dies: the encoder's connection to o2 stays, the stream goes on there, and viewers of
+    // either kind miss nothing.
+    let before = crowd.hls.tally.discontinuities;
+    crowd.watch(1).await?;
+    crowd.gap = Duration::ZERO;
     first.kill().await?;
-    let moved = eventually("the room has another home", async || {
-        let told = room(o2, "live/moving").await?;
-        let at = told["home"].as_str()?.to_owned();
-        (at != "o1" && told["state"] == "live").then_some(at)
-    })
-    .await?;
+    crowd.watch(6).await?;
+    let moved = home(o2, "live/moving", |home| home != "o1").await?;
     ensure!(moved == "o2", "the ingest node is preferred, not {moved}");
-    eventually("viewers go on", async || {
-        let mut viewer = flv::Viewer::connect(edges[0], "/live/moving.flv").await.ok()?;
-        viewer.watch(|seen| seen.video > 30).await.ok()?;
-        (!viewer.seen().ended).then_some(())
+    println!("home killed, ingest elsewhere: {:?} without a new part", crowd.gap);
+    ensure!(crowd.hls.tally.discontinuities == before, "{:?}", crowd.hls.tally);
+    let gap_ms = crowd.flv.seen().largest_gap_ms;
+    ensure!(gap_ms < 70, "{gap_ms} ms between two frames: some are missing");
+    ensure!(!pushing.is_finished(), "the encoder never lost its connection");
+
+    // Its new home is stopped as it is ingest, too: viewers stay, and a push elsewhere goes on under
+    // the same URLs after a discontinuity. Resumed, it does not serve what it has no more.
+    let first = o1.start().await?;
+    second.signal("STOP").await?;
+    let again = eventually("a push is accepted elsewhere", async || {
+        Publisher::connect(o3.at(1935), "live", "moving").await.ok()
     })
     .await?;
-    ensure!(!pushing.is_finished(), "the encoder never lost its connection");
-    let mut again = hls::Viewer::new(&edges, "live/moving");
-    again.watch(|tally, _| tally.segments >= 3).await?;
-    let (last, first_again) = (hls.playlist(), again.playlist());
-    let last = last.and_then(|l| l.segments.last().map(|s| s.msn)).context("segments")?;
-    ensure!(first_again.is_some_and(|list| list.media_sequence > last), "numbers only go up");
+    let pushing_again = keep_pushing(again);
+    crowd.gap = Duration::ZERO;
+    crowd.hls.watch(|tally, _| tally.discontinuities == before + 1).await?;
+    crowd.watch(2).await?;
+    let now = home(o1, "live/moving", |home| home != "o2").await?;
+    second.signal("CONT").await?;
+    crowd.watch(4).await?;
+    eventually("the resumed node knows the room's home", async || {
+        let told = room(o2, "live/moving").await?;
+        (told["home"] == now.as_str()).then_some(())
+    })
+    .await?;
+    ensure!(crowd.hls.tally.discontinuities == before + 1, "{:?}", crowd.hls.tally);
+    pushing.await.ok().context("the push")?.err().context("the ghost was told that it is over")?;
+    ensure!(!pushing_again.is_finished());
 
-    pushing.abort();
-    for node in [edge, third, second] {
+    pushing_again.abort();
+    for node in [edge1, edge2, third, second, first] {
+        ensure!(node.terminate().await? == Some(0));
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_two_pushes_that_race_for_a_room_one_wins() -> Result<()> {
+    let dir = tempfile::tempdir()?;
+    let [o1, o2, o3] = &lay_out(dir.path(), ["o1", "o2", "o3"]).await?;
+    let nodes = tokio::try_join!(o1.start(), o2.start(), o3.start())?;
+    for race in 0..3 {
+        let key = format!("race{race}");
+        let push = async |at| {
+            let mut publisher = Publisher::connect(at, "live", &key).await?;
+            publisher.send(Duration::from_secs(4)).await?;
+            anyhow::Ok(publisher)
+        };
+        let (a, b) = tokio::join!(push(o1.at(1935)), push(o2.at(1935)));
+        ensure!(a.is_ok() != b.is_ok(), "race {race}: {:?} {:?}", a.err(), b.err());
+        let lost = a.err().or(b.err()).and_then(|e| e.downcast::<Refused>().ok());
+        ensure!(lost.as_ref().is_some_and(|r| r.0.contains("BadName")), "{lost:?}");
+    }
+    for node in [nodes.0, nodes.1, nodes.2] {
         ensure!(node.terminate().await? == Some(0));
     }
     Ok(())

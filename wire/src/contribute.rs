@@ -5,6 +5,11 @@
 //! ingest sends [`Piece`]s, one a frame of the stream, in the order of the publisher; the end of the
 //! stream is the end of the push. The home may say [`Reply::Stop`] at any time, and nothing more.
 //!
+//! The ingest numbers the publisher's messages from 0. First it sends the newest metadata and
+//! configurations before the message it begins with, then that one's number
+//! ([`PieceKind::Number`]), then the messages from it on. A home that has taken the room over says
+//! from which message on it wants them.
+//!
 //! Media is opaque: a piece is a message as the publisher sent it.
 
 use std::net::SocketAddr;
@@ -36,6 +41,8 @@ pub struct Contribute {
     pub encoder: String,
     /// When it came, in milliseconds since the Unix epoch.
     pub since_unix_ms: u64,
+    /// Names the push on its way from home to home: chosen at random, never 0.
+    pub publish: u64,
 }
 
 /// What the home says.
@@ -43,7 +50,10 @@ pub struct Contribute {
 #[non_exhaustive]
 pub enum Reply {
     /// The push has the room.
-    Accepted,
+    Accepted {
+        /// The first message wanted; none for the newest one that a stream can begin with.
+        from: Option<u64>,
+    },
     /// The peer is not the room's home; it knows of this epoch (0: of none) and this home.
     NotHome {
         /// The highest epoch it knows of.
@@ -85,6 +95,8 @@ pub enum PieceKind {
     Audio,
     /// An FLV script tag body, `onMetaData`.
     Metadata,
+    /// Not the publisher's: the number of the message that follows, 64 bits big-endian.
+    Number,
 }
 
 /// One message of the publisher.
@@ -111,8 +123,22 @@ pub enum PieceError {
 }
 
 impl Piece {
+    /// Says that the piece after this one has this number.
+    #[must_use]
+    pub fn number(next: u64) -> Self {
+        let payload = Bytes::copy_from_slice(&next.to_be_bytes());
+        Self { kind: PieceKind::Number, timestamp_ms: 0, payload }
+    }
+
+    /// The number of the next piece, if that is what this one says.
+    #[must_use]
+    pub fn as_number(&self) -> Option<u64> {
+        let bytes = self.payload.as_ref().try_into().ok()?;
+        (self.kind == PieceKind::Number).then(|| u64::from_be_bytes(bytes))
+    }
+
     /// The header; header and payload together are one frame of the stream, so that the payload is
-    /// not copied. Layout: kind (1 video, 2 audio, 3 metadata), timestamp big-endian.
+    /// not copied. Layout: kind (1 video, 2 audio, 3 metadata, 4 number), timestamp big-endian.
     #[must_use]
     pub fn header(&self) -> Bytes {
         let mut out = BytesMut::with_capacity(PIECE_HEADER_BYTES);
@@ -120,6 +146,7 @@ impl Piece {
             PieceKind::Video => 1,
             PieceKind::Audio => 2,
             PieceKind::Metadata => 3,
+            PieceKind::Number => 4,
         });
         out.put_u32(self.timestamp_ms);
         out.freeze()
@@ -137,6 +164,7 @@ impl Piece {
             1 => PieceKind::Video,
             2 => PieceKind::Audio,
             3 => PieceKind::Metadata,
+            4 => PieceKind::Number,
             other => return Err(PieceError::Kind(other)),
         };
         let timestamp_ms = frame.get_u32();
@@ -161,9 +189,11 @@ mod tests {
             source: "127.0.0.1:5".parse().unwrap(),
             encoder: "x".into(),
             since_unix_ms: 1,
+            publish: 300,
         };
-        assert_eq!(hex(&contribute), "066c6976652f61ac02007f00000105017801");
-        assert_eq!(hex(&Reply::Accepted), "00");
+        assert_eq!(hex(&contribute), "066c6976652f61ac02007f00000105017801ac02");
+        assert_eq!(hex(&Reply::Accepted { from: None }), "0000");
+        assert_eq!(hex(&Reply::Accepted { from: Some(300) }), "0001ac02");
         assert_eq!(hex(&Reply::NotHome { epoch: Epoch(0), hint: None }), "010000");
         let stop = Reply::Stop { why: Why::BadMedia, description: "no".into() };
         assert_eq!(hex(&stop), "0202026e6f");
@@ -178,6 +208,10 @@ mod tests {
             assert_eq!(&joined[1..], [1, 2, 3, 4, b'a', b'b']);
             assert_eq!(Piece::decode(joined), Ok(piece));
         }
+        let number = Piece::number(300);
+        let joined = Bytes::from([number.header(), number.payload.clone()].concat());
+        assert_eq!(joined.as_ref(), [4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0x2c]);
+        assert_eq!(Piece::decode(joined).unwrap().as_number(), Some(300));
         assert_eq!(Piece::decode(Bytes::from_static(&[1, 0, 0])), Err(PieceError::Truncated));
         assert_eq!(Piece::decode(Bytes::from_static(&[9; 8])), Err(PieceError::Kind(9)));
     }

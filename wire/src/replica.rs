@@ -3,7 +3,9 @@
 //! A subscriber opens a bidirectional stream (`StreamKind::Subscribe`), says [`Subscribe`] and reads
 //! [`FromHome`]: the manifest, in batches that become visible together, and heartbeats. It may say
 //! [`FromEdge`] on the same stream. Bytes come on unidirectional streams (`StreamKind::Segment`), one
-//! per segment: a [`SegmentHeader`], then one [`FrameRecord`] a frame until the end of the stream. Bytes that a reset stream lost are asked for again with [`Fetch`].
+//! per segment: a [`SegmentHeader`], then one [`FrameRecord`] a frame until the end of the stream.
+//! Bytes that a reset stream lost are asked for again with [`Fetch`]. A new home asks its subscribers
+//! with [`Donate`] for what they have of the home before it.
 //!
 //! Media is opaque here: manifest entries and payloads are bytes with a length limit.
 
@@ -36,19 +38,32 @@ pub struct Subscribe {
     pub resume: Option<Resume>,
 }
 
-/// The newest bytes a subscriber holds.
+/// What a subscriber holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Resume {
-    /// The epoch they belong to.
+    /// The highest epoch it has heard of.
     pub epoch: Epoch,
-    /// Media sequence number of the newest segment of which any byte is here.
+    /// Media sequence number of the newest segment with a published part.
     pub msn: u64,
-    /// Frames of it that are here.
-    pub frames: u32,
-    /// Parts of it that are published.
+    /// Its published parts.
     pub parts: u32,
     /// Milliseconds since the last part came; a new home chooses its resumption time by it.
     pub age_ms: u64,
+    /// The first segment that lacks bytes, or the newest one: where bytes are wanted from.
+    pub bytes: Have,
+    /// How many subscribers the home said it had: so many may come to a new home.
+    pub subscribers: u32,
+}
+
+/// Bytes of a segment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Have {
+    /// The epoch that opened the segment.
+    pub epoch: Epoch,
+    /// Its media sequence number.
+    pub msn: u64,
+    /// Its frames that are here, from the first on.
+    pub frames: u32,
 }
 
 /// What the home answers and goes on to say.
@@ -75,6 +90,8 @@ pub enum FromHome {
     Beat {
         /// Counts from 0 under one subscription.
         number: u64,
+        /// How many subscribers the room has.
+        subscribers: u32,
     },
     /// The stream is over and everything was sent.
     Finished,
@@ -115,6 +132,29 @@ pub enum FetchReply {
     Found,
     /// These bytes are gone, or never were.
     Gone,
+}
+
+/// A new home asks a subscriber for what it has of the home before, on a bidirectional stream of its
+/// own (`StreamKind::Donate`).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub enum Donate {
+    /// The manifest of this room, as far as its bytes are there.
+    Manifest(RoomId),
+    /// The bytes of a segment.
+    Segment(Fetch),
+}
+
+/// The answer to a [`Donate`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub enum Donated {
+    /// It has nothing of the kind.
+    Gone,
+    /// Manifest entries, each in the encoding of the media crate.
+    Manifest(Vec<Bytes>),
+    /// Frame records follow until the end of the stream.
+    Segment,
 }
 
 /// The start of a segment stream.
@@ -276,18 +316,25 @@ mod tests {
     #[test]
     fn messages_have_these_bytes() {
         let room = RoomId::new("live", "a").unwrap();
-        let resume = Resume { epoch: Epoch(3), msn: 300, frames: 9, parts: 1, age_ms: 40 };
+        let bytes = Have { epoch: Epoch(2), msn: 299, frames: 9 };
+        let (msn, parts, age_ms, subscribers) = (300, 1, 40, 7);
+        let resume = Resume { epoch: Epoch(3), msn, parts, age_ms, bytes, subscribers };
         let subscribe = Subscribe { room: room.clone(), subscription: 5, resume: Some(resume) };
-        assert_eq!(hex(&subscribe), "066c6976652f61050103ac02090128");
+        assert_eq!(hex(&subscribe), "066c6976652f61050103ac02012802ab020907");
         assert_eq!(hex(&FromHome::Accepted { epoch: Epoch(3) }), "0003");
         assert_eq!(hex(&FromHome::NotHome { epoch: Epoch(0), hint: None }), "010000");
         assert_eq!(hex(&FromHome::Busy), "02");
         assert_eq!(hex(&FromHome::Manifest(vec![Bytes::from_static(&[1, 2])])), "0301020102");
-        assert_eq!(hex(&FromHome::Beat { number: 300 }), "04ac02");
+        assert_eq!(hex(&FromHome::Beat { number: 300, subscribers: 2 }), "04ac0202");
         assert_eq!(hex(&FromHome::Finished), "05");
         assert_eq!(hex(&FromEdge::Viewers(7)), "0007");
         let fetch = Fetch { room, epoch: Epoch(3), msn: 300, first_frame: 2 };
         assert_eq!(hex(&fetch), "066c6976652f6103ac0202");
+        assert_eq!(hex(&Donate::Manifest(fetch.room.clone())), "00066c6976652f61");
+        assert_eq!(hex(&Donate::Segment(fetch)), "01066c6976652f6103ac0202");
+        assert_eq!(hex(&Donated::Gone), "00");
+        assert_eq!(hex(&Donated::Manifest(vec![Bytes::from_static(&[1])])), "01010101");
+        assert_eq!(hex(&Donated::Segment), "02");
         assert_eq!(hex(&FetchReply::Found), "00");
         assert_eq!(hex(&FetchReply::Gone), "01");
         let header = SegmentHeader { subscription: 5, epoch: Epoch(3), msn: 300, first_frame: 2 };

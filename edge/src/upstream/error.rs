@@ -26,6 +26,9 @@ pub(super) enum Error {
         /// The highest seen for the room.
         known: u64,
     },
+    /// The stream that is here is over, and the home serves another one of the room.
+    #[error("the stream is over and the room has another")]
+    OtherStream,
     /// The home's heartbeats stopped.
     #[error("no heartbeat from the home")]
     NoBeat,

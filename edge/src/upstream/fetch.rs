@@ -56,13 +56,15 @@ impl Fetch for Fetcher {
 async fn run(slot: &Slot, peer: &Peer, feed: &Feed, epoch: Epoch, msn: Msn) -> Result<bool, Error> {
     let (mut sender, mut receiver) = peer.open_bi(StreamKind::Fetch).await?;
     let first_frame = feed.frames_of(msn);
+    // Asked for by the name of the whole segment, it may have been opened under another epoch.
+    let opened = feed.said().segment(msn).map_or(epoch, |segment| segment.open.epoch);
     let epoch = wire::Epoch(epoch.0);
     let ask = wire::replica::Fetch { room: slot.room.clone(), epoch, msn: msn.0, first_frame };
     sender.write_message(&ask).await?;
     sender.finish();
     match receiver.read_answer(MAX_REQUEST_BYTES, REPLY_TIMEOUT).await? {
         FetchReply::Found => {
-            sink::fill(feed, msn, first_frame, &mut receiver, || true).await?;
+            sink::fill(feed, (opened, msn), first_frame, &mut receiver, || true).await?;
             Ok(true)
         }
         _ => Ok(false),

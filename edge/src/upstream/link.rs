@@ -15,12 +15,13 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 use tracing::{Instrument, debug, info, info_span, warn};
 use wire::replica::{
-    BEAT_INTERVAL_MS, BEATS_MISSED, FromEdge, FromHome, MAX_CONTROL_BYTES, Resume, Subscribe,
+    BEAT_INTERVAL_MS, BEATS_MISSED, FromEdge, FromHome, Have, MAX_CONTROL_BYTES, Resume, Subscribe,
 };
 use wire::service::StreamKind;
 use wire::stream::{Receiver, Sender};
 
 use super::error::Error;
+use super::sink::Welcome;
 use super::{Inner, MAX_UNKNOWN, Phase, Slot, UNKNOWN_TTL};
 
 /// The first pause after a failed try; doubles up to [`MAX_PAUSE`], each drawn from half to all.
@@ -43,6 +44,10 @@ const VIEWERS_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Without a beat for so long the link is dead.
 const BEAT_TIMEOUT: Duration = Duration::from_millis(BEAT_INTERVAL_MS * (BEATS_MISSED as u64 + 1));
+
+/// How long a home may take to accept: it may be one that takes the room over, and waits for what its
+/// subscribers have.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// How long the bytes of a stream that is over may pause on their way.
 const BYTES_TIMEOUT: Duration = Duration::from_secs(5);
@@ -70,6 +75,7 @@ pub(super) async fn run(inner: Arc<Inner>, slot: Arc<Slot>) {
             slot: &slot,
             feed: None,
             last_part: Instant::now(),
+            subscribers: 1,
         };
         tokio::select! {
             () = shutdown.cancelled() => {}
@@ -103,6 +109,8 @@ struct Link<'a> {
     watch: RoomWatch,
     feed: Option<Feed>,
     last_part: Instant,
+    /// How many subscribers the home said it has.
+    subscribers: u32,
 }
 
 impl Link<'_> {
@@ -110,7 +118,14 @@ impl Link<'_> {
         let mut pause = FIRST_PAUSE;
         loop {
             let placement = match self.inner.client.locate(&self.slot.room).await {
-                Ok(location) => location.placement,
+                // The control node asked may be behind the one that is watched.
+                Ok(location) => {
+                    let watched = self.watch.current().and_then(|watched| watched.placement);
+                    let is_newer = |grant: &Grant| {
+                        location.placement.as_ref().is_some_and(|found| found.epoch < grant.epoch)
+                    };
+                    watched.filter(is_newer).or(location.placement.clone())
+                }
                 Err(error) => {
                     debug!(%error, "placement does not answer");
                     self.rest(&mut pause).await;
@@ -133,6 +148,11 @@ impl Link<'_> {
                 }
                 Ok(Ended::Moved) => pause = FIRST_PAUSE,
                 Ok(Ended::Elsewhere | Ended::Busy) => self.rest(&mut pause).await,
+                Err(Error::OtherStream) => {
+                    info!("the stream is over and another has begun");
+                    self.slot.superseded.cancel();
+                    return;
+                }
                 Err(error) => {
                     if started.elapsed() > MAX_PAUSE {
                         pause = FIRST_PAUSE;
@@ -208,27 +228,49 @@ impl Link<'_> {
     }
 
     async fn session(&mut self, grant: &Grant) -> Result<Ended, Error> {
+        // A home that does not answer must not keep this edge from the next.
+        let mut watch = self.inner.client.watch_room(&self.slot.room);
+        let subscribed = tokio::select! {
+            biased;
+            () = moved(&mut watch, grant.epoch) => return Ok(Ended::Moved),
+            subscribed = self.subscribe(grant) => subscribed?,
+        };
+        match subscribed {
+            Ok((feed, mut sender, mut receiver, _welcome)) => {
+                self.follow(&feed, grant, &mut sender, &mut receiver).await
+            }
+            Err(ended) => Ok(ended),
+        }
+    }
+
+    async fn subscribe(
+        &self,
+        grant: &Grant,
+    ) -> Result<Result<(Feed, Sender, Receiver, Welcome), Ended>, Error> {
         let peer = self.inner.links.get(&grant.home, grant.home_addr).await?;
         *self.slot.peer.lock() = Some(Arc::clone(&peer));
         let (mut sender, mut receiver) = peer.open_bi(StreamKind::Subscribe).await?;
         let subscription = self.inner.subscription_id();
         let feed = self.feed.clone().unwrap_or_else(|| self.empty_feed());
         let home = grant.home.clone();
-        let _welcome = self.inner.sinks.welcome(subscription, home, feed.clone());
+        let welcome = self.inner.sinks.welcome(subscription, home, feed.clone());
         let room = self.slot.room.clone();
         sender.write_message(&Subscribe { room, subscription, resume: self.resume() }).await?;
-        let said = receiver.read_answer(MAX_CONTROL_BYTES, BEAT_TIMEOUT).await?;
+        let said = receiver.read_answer(MAX_CONTROL_BYTES, ANSWER_TIMEOUT).await?;
         let epoch = match said {
             FromHome::Accepted { epoch } => epoch,
-            FromHome::Busy => return Ok(Ended::Busy),
-            _ => return Ok(Ended::Elsewhere),
+            FromHome::Busy => return Ok(Err(Ended::Busy)),
+            _ => return Ok(Err(Ended::Elsewhere)),
         };
         let known = feed.said().header().epoch.0;
         if epoch.0 < known {
             return Err(Error::StaleEpoch { found: epoch.0, known });
         }
+        if epoch.0 > known && feed.said().status() == Status::Ended {
+            return Err(Error::OtherStream);
+        }
         info!(home = %grant.home, %epoch, "subscribed");
-        self.follow(&feed, grant, &mut sender, &mut receiver).await
+        Ok(Ok((feed, sender, receiver, welcome)))
     }
 
     async fn follow(
@@ -259,6 +301,7 @@ impl Link<'_> {
                                 Ended::Elsewhere
                             });
                         }
+                        Some(FromHome::Beat { subscribers, .. }) => self.subscribers = subscribers,
                         Some(_) => {}
                     }
                 }
@@ -295,12 +338,16 @@ impl Link<'_> {
     fn resume(&self) -> Option<Resume> {
         let feed = self.feed.as_ref()?;
         let (msn, frames) = feed.resume_point()?;
+        let said = feed.said();
+        let epoch = said.segment(msn).map_or(said.header().epoch, |segment| segment.open.epoch);
+        let head = feed.manifest().head();
         Some(Resume {
-            epoch: wire::Epoch(feed.said().header().epoch.0),
-            msn: msn.0,
-            frames,
-            parts: feed.manifest().head().parts,
+            epoch: wire::Epoch(said.header().epoch.0),
+            msn: head.msn.0,
+            parts: head.parts,
             age_ms: u64::try_from(self.last_part.elapsed().as_millis()).unwrap_or(u64::MAX),
+            bytes: Have { epoch: wire::Epoch(epoch.0), msn: msn.0, frames },
+            subscribers: self.subscribers,
         })
     }
 
@@ -317,6 +364,12 @@ impl Link<'_> {
         };
         Feed::new(header, self.inner.limits)
     }
+}
+
+/// Ends when placement has another epoch than `epoch`. One that forgets the room, or a control plane
+/// without a leader, stops nothing.
+async fn moved(watch: &mut RoomWatch, epoch: wire::Epoch) {
+    while watch.changed().await.placement.is_none_or(|now| now.epoch <= epoch) {}
 }
 
 /// Ends when everything the home has said is published, or when no more bytes come. The home's last

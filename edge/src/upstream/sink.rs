@@ -6,7 +6,7 @@ use std::time::Duration;
 use dashmap::DashMap;
 use media::feed::Feed;
 use media::frame::Frame;
-use media::manifest::Msn;
+use media::manifest::{Epoch, Msn};
 use media::track::TrackId;
 use tokio::time::timeout;
 use tracing::debug;
@@ -65,7 +65,8 @@ impl Sinks {
             return Ok(());
         };
         let wanted = || self.by_subscription.contains_key(&header.subscription);
-        fill(&sink.feed, Msn(header.msn), header.first_frame, &mut receiver, wanted).await
+        let segment = (Epoch(header.epoch.0), Msn(header.msn));
+        fill(&sink.feed, segment, header.first_frame, &mut receiver, wanted).await
     }
 }
 
@@ -89,14 +90,14 @@ impl Service for Sinks {
     }
 }
 
-/// Reads frame records into segment `msn` of `feed`, the first at index `next`, until the end of
-/// the stream.
+/// Reads frame records into a segment of `feed`, named by the epoch that opened it and its number, the
+/// first at index `next`, until the end of the stream.
 ///
 /// # Errors
 /// When the stream breaks, or says what contradicts the feed.
 pub(super) async fn fill(
     feed: &Feed,
-    msn: Msn,
+    segment: (Epoch, Msn),
     mut next: u32,
     receiver: &mut Receiver,
     wanted: impl Fn() -> bool,
@@ -106,21 +107,26 @@ pub(super) async fn fill(
             receiver.stop(ResetCode::Cancelled);
             return Ok(());
         }
-        insert(feed, msn, next, frame(FrameRecord::decode(record)?)?).await?;
+        insert(feed, segment, next, frame(FrameRecord::decode(record)?)?).await?;
         next += 1;
     }
     Ok(())
 }
 
-async fn insert(feed: &Feed, msn: Msn, index: u32, frame: Frame) -> Result<(), Error> {
-    if feed.push(msn, index, frame.clone())? {
+async fn insert(
+    feed: &Feed,
+    (epoch, msn): (Epoch, Msn),
+    index: u32,
+    frame: Frame,
+) -> Result<(), Error> {
+    if feed.push_of(epoch, msn, index, frame.clone())? {
         return Ok(());
     }
     let mut activity = feed.activity();
     let opened = async {
         loop {
             activity.borrow_and_update();
-            if feed.push(msn, index, frame.clone())? {
+            if feed.push_of(epoch, msn, index, frame.clone())? {
                 return Ok(());
             }
             if activity.changed().await.is_err() {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::frame::Frame;
-use crate::manifest::{Config, Msn};
+use crate::manifest::{Config, Epoch, Msn, TrackTimes};
 
 /// Where a cursor starts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,6 +22,20 @@ pub struct Cursor {
     pub msn: Msn,
     /// The index of the frame in it.
     pub index: u32,
+    /// The epoch that opened that segment, once it was read from. The same segment of another home
+    /// is read from its start.
+    pub(super) epoch: Option<Epoch>,
+    /// The decode times of the last frames read. After a take-over of the stream by another home,
+    /// frames come again that the earlier one had sent and not yet said to be a part.
+    pub(super) seen: TrackTimes,
+}
+
+impl Cursor {
+    /// A place that nothing was read at yet.
+    #[must_use]
+    pub fn at(msn: Msn, index: u32) -> Self {
+        Self { msn, index, epoch: None, seen: TrackTimes::default() }
+    }
 }
 
 /// A frame with what a muxer needs to know about its place.

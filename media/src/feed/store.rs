@@ -9,7 +9,7 @@ use std::sync::Arc;
 use super::{Counters, Cursor, Error, Part, Read, SegmentFrames, Start, Timed};
 use crate::frame::Frame;
 use crate::manifest::{
-    Config, Epoch, Msn, PartEnd, PartNumber, SegmentClose, SegmentOpen, Status, TrackTimes,
+    Config, Epoch, Msn, PartEnd, PartNumber, SegmentOpen, SegmentSeal, Status, TrackTimes,
 };
 use crate::track::TrackId;
 
@@ -17,9 +17,18 @@ use crate::track::TrackId;
 /// is a peer that counts wrong.
 const MAX_FRAMES_PER_SEGMENT: u32 = 32_768;
 
+/// Parts kept that a later home did not know of and that viewers may still ask for; the oldest leave
+/// first.
+const MAX_VOID_PARTS: usize = 64;
+
+/// The same of whole segments.
+const MAX_VOID_SEGMENTS: usize = 4;
+
 #[derive(Debug)]
 pub(super) struct Store {
     segments: VecDeque<Stored>,
+    void_parts: VecDeque<Arc<Part>>,
+    void_segments: VecDeque<(Epoch, Msn, Vec<Arc<Part>>)>,
     max_bytes: usize,
     counters: Counters,
 }
@@ -30,14 +39,53 @@ struct Stored {
     config: Arc<Config>,
     frames: Vec<Frame>,
     bytes: usize,
+    /// The published parts, and where each starts.
+    listed: Vec<(PartEnd, TrackTimes)>,
+    /// Those of them whose bytes are here, from the first on.
     parts: Vec<Arc<Part>>,
-    part_start: TrackTimes,
-    close: Option<(SegmentClose, u32)>,
+    close: Option<Closed>,
+}
+
+/// The end of a segment.
+#[derive(Debug, Clone, Copy)]
+struct Closed {
+    duration: u32,
+    /// Its number of frames.
+    total: u32,
+    sealed: Option<Epoch>,
 }
 
 impl Stored {
     fn total(&self) -> Option<u32> {
-        self.close.map(|(_, total)| total)
+        self.close.map(|close| close.total)
+    }
+
+    fn duration(&self) -> u64 {
+        self.close.map_or(0, |close| u64::from(close.duration))
+    }
+
+    fn sealed(&self) -> Option<Epoch> {
+        self.close.and_then(|close| close.sealed)
+    }
+
+    /// Makes the published parts whose bytes are here. Returns whether there was one.
+    fn make_parts(&mut self) -> bool {
+        let made = self.parts.len();
+        while let Some((meta, start)) = self.listed.get(self.parts.len()) {
+            let from = self.parts.last().map_or(0, |p| p.meta.frames_end);
+            let range = usize::try_from(from).unwrap_or(usize::MAX)
+                ..usize::try_from(meta.frames_end).unwrap_or(usize::MAX);
+            let Some(frames) = self.frames.get(range) else { break };
+            let config = Arc::clone(&self.config);
+            let part = Part::new(self.open.epoch, *meta, *start, config, frames.to_vec());
+            self.parts.push(Arc::new(part));
+        }
+        self.parts.len() > made
+    }
+
+    /// Whether every part of the closed segment is here.
+    fn has_all_parts(&self) -> bool {
+        self.close.is_some() && self.parts.last().map(|p| p.meta.frames_end) == self.total()
     }
 
     fn len(&self) -> u32 {
@@ -71,36 +119,99 @@ impl Stored {
 
 impl Store {
     pub(super) fn new(max_bytes: usize) -> Self {
-        Self { segments: VecDeque::new(), max_bytes, counters: Counters::default() }
+        Self {
+            segments: VecDeque::new(),
+            void_parts: VecDeque::new(),
+            void_segments: VecDeque::new(),
+            max_bytes,
+            counters: Counters::default(),
+        }
     }
 
     pub(super) fn open(&mut self, open: SegmentOpen, config: Arc<Config>) {
         self.segments.push_back(Stored {
-            part_start: open.start,
             open,
             config,
             frames: Vec::new(),
             bytes: 0,
+            listed: Vec::new(),
             parts: Vec::new(),
             close: None,
         });
     }
 
-    pub(super) fn close(&mut self, close: SegmentClose, total: u32) {
-        if let Some(segment) = self.find_mut(close.msn) {
-            segment.close = Some((close, total));
+    pub(super) fn close(&mut self, msn: Msn, duration: u32, total: u32) {
+        if let Some(segment) = self.find_mut(msn) {
+            segment.close = Some(Closed { duration, total, sealed: None });
         }
     }
 
-    pub(super) fn push(&mut self, msn: Msn, index: u32, frame: Frame) -> Result<bool, Error> {
+    /// Ends a segment after its first `total` frames, whatever an earlier home sent beyond.
+    pub(super) fn seal(&mut self, seal: SegmentSeal, total: u32) {
+        self.void_from(seal.msn.next());
+        let Some(segment) = self.find_mut(seal.msn) else { return };
+        let whole = segment.has_all_parts().then(|| segment.parts.clone());
+        let name = (segment.open.epoch, seal.msn);
+        segment.listed.retain(|(part, _)| part.part < seal.next_part);
+        let void = segment.parts.split_off(segment.parts.len().min(segment.listed.len()));
+        segment.frames.truncate(usize::try_from(total).unwrap_or(usize::MAX));
+        let kept = segment.frames.iter().map(|f| f.payload.len()).sum();
+        let dropped = std::mem::replace(&mut segment.bytes, kept).saturating_sub(kept);
+        let (duration, sealed) = (seal.duration, Some(seal.epoch));
+        segment.close = Some(Closed { duration, total, sealed });
+        self.counters.bytes -= dropped;
+        self.keep_void(name, whole, void);
+    }
+
+    /// Drops the segments from `msn` on, which a later home did not know of.
+    pub(super) fn void_from(&mut self, msn: Msn) {
+        while let Some(segment) = self.segments.pop_back_if(|s| s.open.msn >= msn) {
+            self.counters.bytes -= segment.bytes;
+            let whole = segment.has_all_parts().then(|| segment.parts.clone());
+            self.keep_void((segment.open.epoch, segment.open.msn), whole, segment.parts);
+        }
+    }
+
+    fn keep_void(
+        &mut self,
+        (epoch, msn): (Epoch, Msn),
+        whole: Option<Vec<Arc<Part>>>,
+        parts: Vec<Arc<Part>>,
+    ) {
+        self.void_segments.extend(whole.map(|parts| (epoch, msn, parts)));
+        self.void_parts.extend(parts);
+        let excess = self.void_segments.len().saturating_sub(MAX_VOID_SEGMENTS);
+        self.void_segments.drain(..excess);
+        let excess = self.void_parts.len().saturating_sub(MAX_VOID_PARTS);
+        self.void_parts.drain(..excess);
+    }
+
+    /// The epoch that opened segment `msn`, if it is here.
+    pub(super) fn epoch_of(&self, msn: Msn) -> Option<Epoch> {
+        self.find(msn).map(|s| s.open.epoch)
+    }
+
+    /// The newest segment whose bytes are all here.
+    pub(super) fn newest_whole(&self) -> Option<Msn> {
+        self.segments.iter().rev().find(|s| s.is_whole()).map(|s| s.open.msn)
+    }
+
+    /// Adds a frame; none if its segment is not open yet. Says whether a published part became whole.
+    pub(super) fn push(
+        &mut self,
+        msn: Msn,
+        index: u32,
+        frame: Frame,
+    ) -> Result<Option<bool>, Error> {
         let bytes = frame.payload.len();
         let Some(segment) = self.find_mut(msn) else {
             // Before the oldest: it has left the store and nobody wants it. After: not open yet.
-            return Ok(self.segments.front().is_some_and(|s| msn < s.open.msn));
+            let left = self.segments.front().is_some_and(|s| msn < s.open.msn);
+            return Ok(left.then_some(false));
         };
         let expected = segment.len();
         if index < expected || segment.total().is_some_and(|total| index >= total) {
-            return Ok(true);
+            return Ok(Some(false));
         }
         if index > expected {
             return Err(Error::Hole { msn, index, expected });
@@ -110,8 +221,9 @@ impl Store {
         }
         segment.frames.push(frame);
         segment.bytes += bytes;
+        let completes = segment.make_parts();
         self.counters.bytes += bytes;
-        Ok(true)
+        Ok(Some(completes))
     }
 
     pub(super) fn len(&self, msn: Msn) -> u32 {
@@ -125,31 +237,27 @@ impl Store {
 
     pub(super) fn publish_part(&mut self, meta: &PartEnd) {
         let Some(segment) = self.find_mut(meta.msn) else { return };
-        let from = segment.parts.last().map_or(0, |p| p.meta.frames_end);
-        let range = usize::try_from(from).unwrap_or(usize::MAX)
-            ..usize::try_from(meta.frames_end).unwrap_or(usize::MAX);
-        let Some(frames) = segment.frames.get(range) else { return };
-        let part = Part::new(
-            segment.open.epoch,
-            *meta,
-            segment.part_start,
-            Arc::clone(&segment.config),
-            frames.to_vec(),
-        );
-        segment.part_start.video = meta.end.video.or(segment.part_start.video);
-        segment.part_start.audio = meta.end.audio.or(segment.part_start.audio);
-        segment.parts.push(Arc::new(part));
+        let start = match segment.listed.last() {
+            None => segment.open.start,
+            Some((before, start)) => TrackTimes {
+                video: before.end.video.or(start.video),
+                audio: before.end.audio.or(start.audio),
+            },
+        };
+        segment.listed.push((*meta, start));
+        if !segment.make_parts() {
+            self.counters.published_hollow += 1;
+        }
     }
 
     /// Drops what no one may ask for any more: segments before `first` once more than `keep` ticks
     /// (90 kHz) of media lie between them and `first`, and the oldest over the byte limit.
     pub(super) fn retain(&mut self, first: Msn, keep: u64) {
         let unlisted = self.segments.iter().take_while(|s| s.open.msn < first);
-        let mut excess: u64 =
-            unlisted.map(|s| u64::from(s.close.map_or(0, |(c, _)| c.duration))).sum();
+        let mut excess: u64 = unlisted.map(Stored::duration).sum();
         while let Some(oldest) = self.segments.front() {
             let listed = oldest.open.msn >= first;
-            let duration = u64::from(oldest.close.map_or(0, |(c, _)| c.duration));
+            let duration = oldest.duration();
             let over_bytes = self.counters.bytes > self.max_bytes && self.segments.len() > 2;
             let expired = !listed && excess.saturating_sub(duration) >= keep;
             if !expired && !over_bytes {
@@ -165,6 +273,11 @@ impl Store {
     }
 
     pub(super) fn part(&self, epoch: Epoch, number: PartNumber) -> Option<Arc<Part>> {
+        if let Some(void) =
+            self.void_parts.iter().find(|p| p.epoch == epoch && p.meta.part == number)
+        {
+            return Some(Arc::clone(void));
+        }
         // Part numbers rise through the stream under one epoch, so walk back from the newest.
         for segment in self.segments.iter().rev().filter(|s| s.open.epoch == epoch) {
             if segment.open.first_part <= number {
@@ -175,9 +288,14 @@ impl Store {
     }
 
     pub(super) fn segment(&self, epoch: Epoch, msn: Msn) -> Option<Vec<Arc<Part>>> {
-        let segment = self.find(msn).filter(|s| s.open.epoch == epoch)?;
-        let published = segment.parts.last().map(|p| p.meta.frames_end);
-        (segment.close.is_some() && published == segment.total()).then(|| segment.parts.clone())
+        if let Some((_, _, parts)) =
+            self.void_segments.iter().find(|(e, m, _)| (*e, *m) == (epoch, msn))
+        {
+            return Some(parts.clone());
+        }
+        let named = |s: &&Stored| s.sealed().unwrap_or(s.open.epoch) == epoch;
+        let segment = self.find(msn).filter(named)?;
+        segment.has_all_parts().then(|| segment.parts.clone())
     }
 
     pub(super) fn frames(&self, msn: Msn, index: u32) -> Option<SegmentFrames> {
@@ -185,6 +303,7 @@ impl Store {
         let skip = usize::try_from(index).unwrap_or(usize::MAX);
         Some(SegmentFrames {
             epoch: segment.open.epoch,
+            sealed: segment.sealed(),
             frames: segment.frames.get(skip..).unwrap_or_default().to_vec(),
             total: segment.total(),
         })
@@ -199,14 +318,14 @@ impl Store {
                         return None;
                     }
                     if let Some(index) = segment.last_start() {
-                        return Some(Cursor { msn: segment.open.msn, index });
+                        return Some(Cursor::at(segment.open.msn, index));
                     }
                 }
                 None
             }
             Start::NextKey => {
                 let last = self.segments.back()?;
-                Some(Cursor { msn: last.open.msn, index: last.len() })
+                Some(Cursor::at(last.open.msn, last.len()))
             }
         }
     }
@@ -224,21 +343,32 @@ impl Store {
                     _ => Read::Waiting,
                 };
             };
+            if cursor.epoch.replace(segment.open.epoch).is_some_and(|e| e != segment.open.epoch) {
+                cursor.index = 0;
+            }
             let skip = usize::try_from(cursor.index).unwrap_or(usize::MAX);
-            for frame in segment.frames.iter().skip(skip).take(max_frames - frames.len()) {
+            for frame in segment.frames.iter().skip(skip) {
+                if frames.len() >= max_frames {
+                    break;
+                }
+                let discontinuity = segment.open.discontinuity && cursor.index == 0;
+                cursor.index += 1;
+                if cursor.seen.get(frame.track).is_some_and(|seen| frame.dts <= seen) {
+                    continue;
+                }
+                cursor.seen.set(frame.track, frame.dts);
                 frames.push(Timed {
                     frame: frame.clone(),
                     msn: cursor.msn,
                     config: Arc::clone(&segment.config),
-                    discontinuity: segment.open.discontinuity && cursor.index == 0,
+                    discontinuity,
                 });
-                cursor.index += 1;
             }
             if frames.len() >= max_frames {
                 return Read::Frames(frames);
             }
             if segment.total().is_some_and(|total| cursor.index >= total) {
-                *cursor = Cursor { msn: cursor.msn.next(), index: 0 };
+                (cursor.msn, cursor.index, cursor.epoch) = (cursor.msn.next(), 0, None);
                 continue;
             }
             if !frames.is_empty() {
@@ -261,7 +391,7 @@ impl Store {
     pub(super) fn skip(&self, cursor: &mut Cursor) -> bool {
         for segment in self.segments.iter().filter(|s| s.open.msn > cursor.msn) {
             if let Some(index) = segment.next_start(0) {
-                *cursor = Cursor { msn: segment.open.msn, index };
+                *cursor = Cursor::at(segment.open.msn, index);
                 return true;
             }
         }

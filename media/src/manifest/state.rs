@@ -7,8 +7,8 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::{
-    Config, Entry, Head, Header, Msn, PartEnd, PartNumber, SegmentClose, SegmentOpen, TrackTimes,
-    WindowStart,
+    Config, Entry, Epoch, Head, Header, Mark, Msn, PartEnd, PartNumber, SegmentClose, SegmentOpen,
+    SegmentSeal, TrackTimes, WindowStart,
 };
 
 /// Segments a manifest lists at most; more means the home forgot to move its window.
@@ -35,9 +35,17 @@ pub struct SegmentMeta {
     pub parts: Vec<PartMeta>,
     /// Its `EXTINF` in 90 kHz ticks once it is closed.
     pub duration: Option<u32>,
+    /// The epoch of the home that closed it, where that is another one than opened it.
+    pub sealed: Option<Epoch>,
 }
 
 impl SegmentMeta {
+    /// The epoch in the name of the whole segment. That of its parts is the one it was opened under.
+    #[must_use]
+    pub fn name_epoch(&self) -> Epoch {
+        self.sealed.unwrap_or(self.open.epoch)
+    }
+
     /// Where the part at `index` starts on each track's clock: where the one before it ended.
     #[must_use]
     pub fn part_start(&self, index: usize) -> TrackTimes {
@@ -88,6 +96,7 @@ pub struct Manifest {
     segments: VecDeque<Arc<SegmentMeta>>,
     window: WindowStart,
     next_part: Option<PartNumber>,
+    mark: Option<Mark>,
     status: Status,
 }
 
@@ -111,6 +120,7 @@ impl Manifest {
             segments: VecDeque::new(),
             window: WindowStart { first: Msn(0), discontinuity_sequence: 0 },
             next_part: None,
+            mark: None,
             status: Status::Live,
         }
     }
@@ -164,6 +174,12 @@ impl Manifest {
         self.next_part
     }
 
+    /// Where the publisher was at the end of the newest part, if the home said so.
+    #[must_use]
+    pub fn mark(&self) -> Option<&Mark> {
+        self.mark.as_ref()
+    }
+
     /// The newest part, for resume and blocking reload.
     #[must_use]
     pub fn head(&self) -> Head {
@@ -194,15 +210,22 @@ impl Manifest {
             }
             out.push(Entry::Open(segment.open));
             out.extend(segment.parts.iter().map(|p| Entry::Part(*p)));
-            if let Some(duration) = segment.duration {
-                out.push(Entry::Close(SegmentClose { msn: segment.open.msn, duration }));
+            let msn = segment.open.msn;
+            match (segment.duration, segment.sealed) {
+                (Some(duration), Some(epoch)) => {
+                    let next_part = segment.next_part();
+                    out.push(Entry::Seal(SegmentSeal { msn, epoch, duration, next_part }));
+                }
+                (Some(duration), None) => out.push(Entry::Close(SegmentClose { msn, duration })),
+                (None, _) => {}
             }
         }
+        out.extend(self.mark.map(Entry::Mark));
         if let Some(newest) = self.configs.back().filter(|c| told != Some(&***c)) {
             out.push(Entry::Config(Config::clone(newest)));
         }
         match self.status {
-            Status::Live => {}
+            Status::Live => out.push(Entry::Resumed),
             Status::Grace => out.push(Entry::Grace),
             Status::Ended => out.push(Entry::End),
         }
@@ -225,6 +248,23 @@ impl Manifest {
             Entry::Grace => Ok(self.set_status(Status::Grace)),
             Entry::Resumed => Ok(self.set_status(Status::Live)),
             Entry::End => Ok(self.set_status(Status::Ended)),
+            Entry::Seal(seal) => self.apply_seal(*seal),
+            Entry::Mark(mark) => Ok(self.apply_mark(*mark)),
+        }
+    }
+
+    /// Whether the entry takes back something said before: a later home did not know of it.
+    #[must_use]
+    pub fn is_voided_by(&self, entry: &Entry) -> bool {
+        let newest = self.segments.back().map_or(Msn(0), |s| s.open.msn);
+        match entry {
+            Entry::Open(open) => self.segment(open.msn).is_some_and(|s| s.open.epoch < open.epoch),
+            Entry::Seal(seal) => self.segment(seal.msn).is_some_and(|s| {
+                let known = s.sealed == Some(seal.epoch);
+                let beyond = newest > seal.msn || s.next_part() > seal.next_part;
+                !known && (beyond || s.duration.is_some())
+            }),
+            _ => false,
         }
     }
 
@@ -277,7 +317,10 @@ impl Manifest {
             if known.open == *open {
                 return Ok(false);
             }
-            return fail(format!("segment {} was opened differently before", open.msn));
+            if known.open.epoch >= open.epoch {
+                return fail(format!("segment {} was opened differently before", open.msn));
+            }
+            self.void_from(open.msn);
         }
         if self.status == Status::Ended {
             return fail(format!("segment {} after the end", open.msn));
@@ -307,9 +350,66 @@ impl Manifest {
             config: Arc::clone(config),
             parts: Vec::new(),
             duration: None,
+            sealed: None,
         }));
         self.next_part = Some(open.first_part);
         Ok(true)
+    }
+
+    /// Takes back the segments from `msn` on: an earlier home said them, and a later one did not
+    /// know of them.
+    fn void_from(&mut self, msn: Msn) {
+        while self.segments.back().is_some_and(|s| s.open.msn >= msn) {
+            self.segments.pop_back();
+        }
+        self.void_parts();
+    }
+
+    fn void_parts(&mut self) {
+        self.next_part = self.segments.back().map(|s| s.next_part());
+        self.mark = self.mark.filter(|mark| Some(mark.part.next()) == self.next_part);
+    }
+
+    fn apply_seal(&mut self, seal: SegmentSeal) -> Result<bool, ApplyError> {
+        let fail = |why: String| Err(ApplyError { entry: "seal", why });
+        let msn = seal.msn;
+        if msn < self.window.first {
+            return Ok(false);
+        }
+        let Some(known) = self.segment(msn) else {
+            return fail(format!("segment {msn} was never opened"));
+        };
+        if known.sealed == Some(seal.epoch) {
+            return if known.duration == Some(seal.duration) && known.next_part() == seal.next_part {
+                Ok(false)
+            } else {
+                fail(format!("segment {msn} was sealed differently before"))
+            };
+        }
+        if known.open.epoch >= seal.epoch || known.sealed > Some(seal.epoch) {
+            return fail(format!("segment {msn} is not sealed by an earlier home"));
+        }
+        if seal.next_part <= known.open.first_part || seal.next_part > known.next_part() {
+            return fail(format!("segment {msn} has no part before {}", seal.next_part));
+        }
+        self.void_from(msn.next());
+        if let Some(segment) = self.segments.back_mut() {
+            let segment = Arc::make_mut(segment);
+            segment.parts.retain(|part| part.part < seal.next_part);
+            segment.duration = Some(seal.duration);
+            segment.sealed = Some(seal.epoch);
+        }
+        self.void_parts();
+        Ok(true)
+    }
+
+    fn apply_mark(&mut self, mark: Mark) -> bool {
+        let is_newest = self.next_part == Some(mark.part.next());
+        let changed = is_newest && self.mark != Some(mark);
+        if changed {
+            self.mark = Some(mark);
+        }
+        changed
     }
 
     fn apply_part(&mut self, part: &PartEnd) -> Result<bool, ApplyError> {

@@ -24,6 +24,8 @@ pub struct Counters {
     pub dropped_overflow: u64,
     /// Samples without a publisher, or after the end.
     pub dropped_idle: u64,
+    /// Samples that an earlier home has taken already.
+    pub dropped_taken: u64,
     /// Stamps that jumped and went on where the room ended.
     pub reanchored: u64,
     /// Gaps in the audio that moved its decode time.
@@ -57,5 +59,6 @@ impl Counters {
             + self.dropped_switching
             + self.dropped_overflow
             + self.dropped_idle
+            + self.dropped_taken
     }
 }

@@ -9,7 +9,10 @@
 
 use super::counters::Counters;
 use super::{Frame, Output};
-use crate::manifest::{Entry, Msn, PartEnd, PartNumber, SegmentClose, SegmentOpen, TrackTimes};
+use crate::manifest::{
+    Entry, GridMark, Mark, Msn, PartEnd, PartNumber, SegmentClose, SegmentOpen, TrackMark,
+    TrackTimes,
+};
 use crate::track::TrackId;
 
 /// Frames of one segment; one more cuts it. Half of what a feed takes.
@@ -29,6 +32,9 @@ pub(super) struct Cutter {
     target: u64,
     part: PartNumber,
     open: Option<OpenSegment>,
+    /// The push under way, if it has a name, and its last messages that parts have taken.
+    mark: Option<Mark>,
+    grid: Option<GridMark>,
 }
 
 #[derive(Debug)]
@@ -55,6 +61,8 @@ pub(super) struct Item {
     /// Where it ends on its own clock, as far as is known.
     pub(super) end: u64,
     pub(super) key: bool,
+    /// Where it was among the publisher's messages.
+    pub(super) mark: TrackMark,
 }
 
 /// What a closed segment was.
@@ -68,7 +76,29 @@ pub(super) struct Closed {
 
 impl Cutter {
     pub(super) fn new() -> Self {
-        Self { target: 0, part: PartNumber(1), open: None }
+        Self { target: 0, part: PartNumber(1), open: None, mark: None, grid: None }
+    }
+
+    /// Goes on after the parts of an earlier home.
+    pub(super) fn take_over(next_part: PartNumber, mark: Option<Mark>) -> Self {
+        Self { part: next_part, mark, ..Self::new() }
+    }
+
+    /// The frames that follow are of this push; 0 is one without a name, whose parts get no mark.
+    pub(super) fn identify(&mut self, publish: u64) {
+        let part = self.part;
+        let mark = Mark { part, publish, video: None, audio: None, grid: None };
+        self.mark = (publish != 0).then_some(mark);
+    }
+
+    /// Where the push is whose parts were ended last.
+    pub(super) fn mark(&self) -> Option<Mark> {
+        self.mark
+    }
+
+    /// The grid that video stamps snap to now.
+    pub(super) fn set_grid(&mut self, grid: Option<GridMark>) {
+        self.grid = grid;
     }
 
     /// Sets PART-TARGET in milliseconds; it holds for all parts from here on.
@@ -248,6 +278,16 @@ impl Cutter {
             independent,
             end,
         })));
+        if let Some(mark) = &mut self.mark {
+            for item in &items {
+                match item.track {
+                    TrackId::Video => mark.video = Some(item.mark),
+                    TrackId::Audio => mark.audio = Some(item.mark),
+                }
+            }
+            (mark.part, mark.grid) = (self.part, self.grid);
+            out.push(Output::Entry(Entry::Mark(*mark)));
+        }
         self.part = self.part.next();
         segment.parts += 1;
         segment.part_start = at;

@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 
 use super::Settings;
 use super::cutter::Closed;
-use crate::manifest::{Constants, Entry, Header, Msn, WindowStart};
+use crate::manifest::{Constants, Entry, Header, Manifest, Msn, WindowStart};
 
 /// Segments listed at most, however short they are: a quarter of what a manifest takes.
 pub(super) const MAX_LISTED: usize = 1_024;
@@ -77,6 +77,25 @@ impl Listing {
             target_duration_s: settings.target_duration_s,
             max_target_duration_s: settings.max_target_duration_s,
         }
+    }
+
+    /// The list of an earlier home, with `header` for what follows. Its open segment is not listed.
+    pub(super) fn take_over(settings: &Settings, header: Header, past: &Manifest) -> Self {
+        let mut listing = Self::new(settings, header, past.window().first);
+        for segment in past.segments() {
+            let Some(duration) = segment.duration else { continue };
+            let (msn, discontinuity) = (segment.open.msn, segment.open.discontinuity);
+            listing.listed.push_back(Closed { msn, duration, bytes: 0, discontinuity });
+            listing.listed_ticks += u64::from(duration);
+        }
+        listing.window = past.window();
+        listing.segments = listing.listed.len().max(1) as u64;
+        listing.peak_bps = listing.header.bandwidth_bps;
+        listing.total_ticks = listing.listed_ticks;
+        let bits = u128::from(listing.header.average_bandwidth_bps);
+        let bytes = bits * u128::from(listing.listed_ticks) / u128::from(8 * SECOND);
+        listing.total_bytes = u64::try_from(bytes).unwrap_or(0);
+        listing
     }
 
     pub(super) fn header(&self) -> &Header {

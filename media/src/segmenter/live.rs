@@ -5,7 +5,7 @@
 
 use super::cutter::Item;
 use super::{Frame, Now, Output, Sample, Segmenter, audio_layout, index};
-use crate::manifest::{Entry, SegmentOpen, TrackTimes};
+use crate::manifest::{Entry, SegmentOpen, TrackMark, TrackTimes};
 use crate::timeline::audio::AudioPlace;
 use crate::timeline::rate::Rate;
 use crate::track::TrackId;
@@ -60,6 +60,23 @@ struct LastVideo {
 }
 
 impl Clock {
+    /// The clock of an earlier home that ended its last segment, which began at `opened` with this
+    /// wall time, after `length` ticks; the next frame is due at `next` on the track's clock.
+    pub(super) fn take_over(next: u64, length: u64, pdt_ms: u64) -> Self {
+        // Whatever lay between the clock and the track is over with the segment.
+        let opened = next.saturating_sub(length);
+        let end = opened + length;
+        Self {
+            now: Some(end.saturating_sub(1)),
+            ahead: end - next,
+            tail: end,
+            video: None,
+            anchor: Anchor { unix_ms: pdt_ms, time: opened },
+            last_pdt_ms: pdt_ms,
+            last_open: opened,
+        }
+    }
+
     /// The time of a frame that starts at `ticks`: later than all before it. `anew` is set where
     /// declared time need not fit what came before.
     fn time(&mut self, ticks: u64, anew: bool) -> u64 {
@@ -175,7 +192,9 @@ impl Segmenter {
             mono_ms: now.mono_ms,
             audio: audio.map(|a| a.ticks(a.next())),
         });
-        let item = Item { track: TrackId::Video, time, end, key: sample.key };
+        self.cutter.set_grid(self.timeline.video().grid());
+        let mark = self.mark(&sample, place.dts);
+        let item = Item { track: TrackId::Video, time, end, key: sample.key, mark };
         let frame = Frame {
             track: TrackId::Video,
             dts: place.dts,
@@ -211,6 +230,7 @@ impl Segmenter {
         let length = clock.ticks(end) - start;
         let gap = start.saturating_sub(clock.ticks(expected));
         let time = if self.has(TrackId::Video) {
+            self.open_for_audio(now, dts, out);
             self.run_on(now, start, length, gap, dts, out)
         } else {
             let time = self.clock.time(start, self.starts_anew());
@@ -222,10 +242,24 @@ impl Segmenter {
             self.clock.tail = time + length;
             time
         };
-        let item = Item { track: TrackId::Audio, time, end, key: true };
+        let mark = self.mark(&sample, dts);
+        let item = Item { track: TrackId::Audio, time, end, key: true, mark };
         let frame =
             Frame { track: TrackId::Audio, dts, cts: 0, key: true, payload: sample.payload };
         self.emit(item, frame, out);
+    }
+
+    /// Opens the segment after a take-over for an audio frame that comes before video goes on.
+    fn open_for_audio(&mut self, now: Now, dts: u64, out: &mut Vec<Output>) {
+        let Some(next) = self.continues().filter(|_| !self.cutter.is_open()) else { return };
+        let time = self.clock.after(next + self.clock.ahead);
+        self.turn_at(now, Boundary::Key, time, Some(next), Some(dts), out);
+        self.clock.now = Some(time);
+        let interval = self.timeline.video().interval();
+        let audio = self.timeline.audio().map(|a| a.ticks(dts));
+        let before = time.saturating_sub(interval);
+        let mono_ms = now.mono_ms;
+        self.clock.video = Some(LastVideo { time: before, end: next, interval, mono_ms, audio });
     }
 
     /// Where an audio frame beside video lies on the clock: as far after the last video frame as
@@ -286,6 +320,15 @@ impl Segmenter {
     fn emit(&mut self, item: Item, frame: Frame, out: &mut Vec<Output>) {
         self.cutter.add(item, frame, out);
         self.counters.emitted += 1;
+    }
+
+    fn mark(&self, sample: &Sample, dts: u64) -> TrackMark {
+        TrackMark {
+            piece: sample.piece,
+            stamp_ms: sample.timestamp_ms,
+            position: self.timeline.located(sample.track),
+            dts,
+        }
     }
 
     /// Whether a segment begins with a frame at `time` that is expected to last `expected` ticks.

@@ -4,7 +4,7 @@ mod hostile;
 mod irregular;
 mod life;
 mod oracle;
-mod source;
+pub(in crate::segmenter) mod source;
 mod steady;
 
 use oracle::{Oracle, Segment};

@@ -42,6 +42,14 @@ impl AudioClock {
         Self { rate, frame_samples, next: scale(start, VIDEO_TIMESCALE, rate), resync: true }
     }
 
+    /// A clock whose next frame starts at `next` samples and follows one placed by an earlier home.
+    pub(crate) fn go_on(rate: u32, frame_samples: u16, next: u64) -> Self {
+        let mut clock = Self::new(rate, frame_samples, 0);
+        clock.next = next;
+        clock.resync = false;
+        clock
+    }
+
     /// Goes on with another layout from `start` ticks of 90 kHz, or where it is if that is later.
     pub(crate) fn reshape(&mut self, rate: u32, frame_samples: u16, start: u64) {
         let rate = rate.max(1);

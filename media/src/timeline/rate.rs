@@ -70,6 +70,11 @@ impl Rate {
         ((360_000_000 + self.quarters / 2) / self.quarters) as u32
     }
 
+    /// The nominal rate of `milli` frames per 1000 seconds, if there is one.
+    pub(crate) fn of_milli(milli: u32) -> Option<Self> {
+        NOMINAL.into_iter().find(|rate| rate.milli() == milli)
+    }
+
     /// The whole rate of a 1000/1001 one and the other way round: too near to tell apart at first.
     pub(crate) fn sibling(self) -> Option<Self> {
         NOMINAL.into_iter().find(|r| {

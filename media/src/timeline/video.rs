@@ -8,6 +8,7 @@
 use std::collections::VecDeque;
 
 use super::rate::{Cadence, Rate, SNAP_QUARTERS};
+use crate::manifest::GridMark;
 
 /// Least distance between two frames: FLV cannot tell nearer ones apart.
 pub(crate) const MIN_STEP: u64 = 90;
@@ -81,6 +82,34 @@ impl VideoClock {
     pub(crate) fn new(floor: u64) -> Self {
         let mode = Mode::Variable { interval: 3_000 };
         Self { mode, last: None, floor, learning: None }
+    }
+
+    /// A clock that goes on after a frame at `last` which an earlier home placed, said to end at
+    /// `end`, and on that home's grid.
+    pub(crate) fn go_on(last: u64, end: u64, grid: Option<GridMark>) -> Self {
+        let known = grid.and_then(|g| Some((Rate::of_milli(g.rate_milli)?, g.phase, g.slew)));
+        let mode = match known {
+            Some((rate, phase, slew)) => {
+                let mut grid = Grid::new(rate, last, phase);
+                (grid.last, grid.shift_aim) = (Some(0), slew);
+                Mode::Grid(grid)
+            }
+            None => {
+                Mode::Variable { interval: end.saturating_sub(last).clamp(MIN_STEP, MAX_INTERVAL) }
+            }
+        };
+        Self { mode, last: Some(last), floor: 0, learning: None }
+    }
+
+    /// The grid as another home could go on with it after the last frame.
+    pub(crate) fn grid(&self) -> Option<GridMark> {
+        match &self.mode {
+            Mode::Grid(grid) => {
+                let (rate_milli, slew) = (grid.rate.milli(), grid.shift_aim - grid.shift);
+                Some(GridMark { rate_milli, phase: grid.phase - grid.shift * 4, slew })
+            }
+            Mode::Variable { .. } => None,
+        }
     }
 
     /// Starts a publish at `start` with `cadence`: the first stamp will be `start`.

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use media::feed::LogCursor;
-use media::manifest::{Entry, Msn, encode};
+use media::manifest::{Entry, Msn, SegmentOpen, encode};
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval};
 use tracing::{Instrument, debug, info};
@@ -22,7 +22,7 @@ use wire::stream::{Receiver, Sender};
 
 use super::{REQUEST_TIMEOUT, segment};
 use crate::error::Error;
-use crate::registry::Registry;
+use crate::registry::{Candidate, Registry};
 use crate::room::{Metrics, Room};
 
 /// Subscriptions one room serves: a thousand edges, twice over while links are being replaced.
@@ -35,9 +35,13 @@ const CONTROL_PRIORITY: i32 = i32::MAX;
 /// segment goes one below, so that older bytes are finished first.
 const LIVE_PRIORITY: i32 = 1 << 30;
 
+/// How long the last bytes of a room that is given up may take: with them the next home has more to go
+/// on with, and its subscribers less to wait for.
+const LAST_BYTES: Duration = Duration::from_millis(200);
+
 /// Serves one subscription until the subscriber leaves, the stream ends or the room moves.
 pub(super) async fn run(
-    rooms: &Registry,
+    rooms: &Arc<Registry>,
     metrics: &Arc<Metrics>,
     peer: Arc<Peer>,
     mut sender: Sender,
@@ -45,13 +49,19 @@ pub(super) async fn run(
 ) -> Result<(), Error> {
     let asked: Subscribe = receiver.read_answer(MAX_REQUEST_BYTES, REQUEST_TIMEOUT).await?;
     sender.set_priority(CONTROL_PRIORITY);
-    let Some(room) = rooms.get(&asked.room) else {
-        debug!(room = %asked.room, "not the home");
-        let epoch = wire::Epoch(0);
-        sender.write_message(&FromHome::NotHome { epoch, hint: None }).await?;
-        sender.finish();
-        return Ok(());
+    let candidate = asked.resume.map(|resume| Candidate::new(Arc::clone(&peer), resume));
+    let room = match rooms.adopt(&asked.room, candidate).await {
+        Ok(room) => room,
+        Err(elsewhere) => {
+            debug!(room = %asked.room, "not the home");
+            let epoch = elsewhere.as_ref().map_or(wire::Epoch(0), |grant| grant.epoch);
+            let hint = elsewhere.map(|grant| grant.home);
+            sender.write_message(&FromHome::NotHome { epoch, hint }).await?;
+            sender.finish();
+            return Ok(());
+        }
     };
+    room.serving().await;
     let Some(_seat) = Seat::take(&room) else {
         sender.write_message(&FromHome::Busy).await?;
         sender.finish();
@@ -96,6 +106,10 @@ impl Link {
             tokio::select! {
                 biased;
                 () = closed.cancelled() => {
+                    // What was sealed at the end is worth knowing at the next home.
+                    let _ = self.tell_news(&mut sender, &mut cursor).await?;
+                    let last_bytes = async { while self.streams.join_next().await.is_some() {} };
+                    let _ = tokio::time::timeout(LAST_BYTES, last_bytes).await;
                     let epoch = self.room.epoch();
                     sender.write_message(&FromHome::NotHome { epoch, hint: None }).await?;
                     sender.finish();
@@ -103,6 +117,7 @@ impl Link {
                 }
                 changed = activity.changed() => {
                     if changed.is_err() { return Ok(()); }
+                    self.room.serving().await;
                     if self.tell_news(&mut sender, &mut cursor).await? {
                         return self.finish(sender).await;
                     }
@@ -113,7 +128,10 @@ impl Link {
                     None => return Ok(()),
                 },
                 _ = beats.tick() => {
-                    sender.write_message(&FromHome::Beat { number: beat }).await?;
+                    self.room.serving().await;
+                    let subscribers = self.room.subscribers().load(Ordering::Relaxed);
+                    let subscribers = u32::try_from(subscribers).unwrap_or(u32::MAX);
+                    sender.write_message(&FromHome::Beat { number: beat, subscribers }).await?;
                     beat += 1;
                 }
                 Some(_) = self.streams.join_next() => {}
@@ -127,15 +145,18 @@ impl Link {
         resume: Option<Resume>,
     ) -> Result<(LogCursor, bool), Error> {
         let (dump, cursor) = self.room.feed().attach();
-        let opened: Vec<Msn> = dump.iter().filter_map(opened).collect();
+        let opened: Vec<SegmentOpen> = dump.iter().filter_map(opened).collect();
         let over = dump.iter().any(|e| matches!(e, Entry::End));
         tell(sender, &dump).await?;
-        self.live_from = Msn(opened.last().map_or(0, |m| m.0.saturating_sub(1)));
-        let resume = resume.filter(|r| r.epoch.0 == self.room.epoch().0);
-        for msn in opened {
-            match resume {
+        self.live_from = Msn(opened.last().map_or(0, |open| open.msn.0.saturating_sub(1)));
+        for open in opened {
+            let (msn, epoch) = (open.msn, wire::Epoch(open.epoch.0));
+            // What was opened under an epoch that the subscriber has not met, it cannot have.
+            match resume.filter(|resume| epoch <= resume.epoch).map(|resume| resume.bytes) {
                 Some(have) if msn.0 < have.msn => {}
-                Some(have) if msn.0 == have.msn => self.send_segment(msn, have.frames),
+                Some(have) if msn.0 == have.msn && epoch == have.epoch => {
+                    self.send_segment(msn, have.frames);
+                }
                 _ => self.send_segment(msn, 0),
             }
         }
@@ -157,8 +178,8 @@ impl Link {
         let mut over = false;
         for batch in batches {
             tell(sender, &batch).await?;
-            for msn in batch.iter().filter_map(opened) {
-                self.send_segment(msn, 0);
+            for open in batch.iter().filter_map(opened) {
+                self.send_segment(open.msn, 0);
             }
             over |= batch.iter().any(|e| matches!(e, Entry::End));
         }
@@ -202,9 +223,9 @@ impl Link {
     }
 }
 
-fn opened(entry: &Entry) -> Option<Msn> {
+fn opened(entry: &Entry) -> Option<SegmentOpen> {
     match entry {
-        Entry::Open(open) => Some(open.msn),
+        Entry::Open(open) => Some(*open),
         _ => None,
     }
 }

@@ -9,7 +9,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use cluster::Grant;
 use media::feed::Feed;
-use media::manifest::{Entry, Epoch};
+use media::manifest::{Entry, Epoch, Manifest};
 use media::segmenter::{Identity, Now, Output, Segmenter};
 use tracing::{debug, error, info, warn};
 use wire::RoomId;
@@ -28,6 +28,8 @@ pub(super) enum Decision {
         id: PublishId,
         /// The incumbent that lost its place.
         replaces: Option<PublishId>,
+        /// The first of its messages that is wanted, where it goes on with a stream taken over.
+        from: Option<u64>,
     },
     /// This push is refused.
     Refuse {
@@ -44,25 +46,76 @@ pub(super) struct Core {
     feed: Feed,
     metrics: Arc<Metrics>,
     next_id: PublishId,
+    /// The names of the pushes that contend, and of the one accepted.
+    names: Vec<(PublishId, u64)>,
+    /// The accepted push, and where it is.
+    push: Push,
     outputs: Vec<Output>,
     verdicts: Vec<Verdict>,
 }
 
+/// The accepted push.
+#[derive(Debug, Default)]
+struct Push {
+    /// Its name, see [`media::manifest::Mark`].
+    name: u64,
+    /// The first message asked of it.
+    from: Option<u64>,
+    /// Whether its first numbered message is known: what comes before only configures.
+    has_begun: bool,
+    /// The number of the next message.
+    next: u64,
+}
+
+/// What an earlier home left, as a subscriber of it had it.
+#[derive(Debug, Clone)]
+pub(crate) struct Past {
+    /// Its manifest, as far as the bytes are there.
+    pub(crate) manifest: Manifest,
+    /// How long ago the last part came.
+    pub(crate) age_ms: u64,
+}
+
 impl Core {
-    pub(super) fn new(grant: &Grant, config: &Config, metrics: Arc<Metrics>) -> Self {
+    /// The room under a grant, going on with its past where there is one to go on with.
+    pub(super) fn new(
+        grant: &Grant,
+        past: Option<&Past>,
+        config: &Config,
+        metrics: Arc<Metrics>,
+    ) -> Self {
         let identity = Identity {
             epoch: Epoch(grant.epoch.0),
             generation: grant.generation,
             msn_base: grant.msn_base,
         };
-        let segmenter = Segmenter::new(config.segmenter, identity);
         let grace_ms = u64::try_from(config.publish_grace.as_millis()).unwrap_or(u64::MAX);
+        let taken = past.and_then(|past| {
+            let (settings, age_ms) = (config.segmenter, past.age_ms);
+            Segmenter::take_over(settings, identity, &past.manifest, age_ms)
+        });
+        let (segmenter, entries, life) = match taken {
+            Some((segmenter, entries)) => {
+                metrics.taken_over();
+                (segmenter, entries, Life::taken_over(0, grace_ms))
+            }
+            None => {
+                let segmenter = Segmenter::new(config.segmenter, identity);
+                (segmenter, Vec::new(), Life::new(0, grace_ms))
+            }
+        };
+        let feed = Feed::new(segmenter.header(), config.feed);
+        if let Err(error) = feed.apply(entries) {
+            error!(%error, "a stream taken over contradicts itself; please report this");
+        }
         Self {
             room: grant.room.clone(),
-            life: Life::new(0, grace_ms),
+            life,
             ingest: Ingest::default(),
-            feed: Feed::new(segmenter.header(), config.feed),
+            feed,
             segmenter,
+            names: Vec::new(),
+            push: Push::default(),
             metrics,
             next_id: 1,
             outputs: Vec::new(),
@@ -102,16 +155,27 @@ impl Core {
         }
     }
 
-    /// A push wants the room; returns the name it is decided under.
-    pub(super) fn challenge(&mut self, now_ms: u64, out: &mut Vec<Decision>) -> PublishId {
+    /// A push of this name wants the room; returns what it is decided under. The push that has the
+    /// room and comes again has lost its way here and takes its own place.
+    pub(super) fn challenge(
+        &mut self,
+        now_ms: u64,
+        name: u64,
+        out: &mut Vec<Decision>,
+    ) -> PublishId {
+        if matches!(self.life.phase(), Phase::Live { .. }) && self.push.name == name {
+            self.left(now_ms, out);
+        }
         let id = self.next_id;
         self.next_id += 1;
+        self.names.push((id, name));
         self.life.challenge(now_ms, id, &mut self.verdicts);
-        self.settle(now_ms, out);
+        self.settle(out);
         id
     }
 
     pub(super) fn withdraw(&mut self, id: PublishId) {
+        self.names.retain(|(named, _)| *named != id);
         self.life.withdraw(id);
     }
 
@@ -125,10 +189,17 @@ impl Core {
         message: IngestMessage,
         out: &mut Vec<Decision>,
     ) -> Result<(), media::Error> {
+        if let IngestMessage::Numbered { next } = message {
+            self.number(now_ms, next);
+            return Ok(());
+        }
+        let piece = self.push.next;
+        self.push.next += 1;
         let event = self.ingest.take(message)?;
         match event {
             Event::Track { track, frame_rate } => self.segmenter.configure(track, frame_rate),
-            Event::Sample(sample) => {
+            Event::Sample(mut sample) => {
+                sample.piece = piece;
                 self.segmenter.push(clock(now_ms), sample, &mut self.outputs);
                 self.publish();
             }
@@ -139,8 +210,34 @@ impl Core {
             Event::Nothing => {}
         }
         self.life.media(now_ms, &mut self.verdicts);
-        self.settle(now_ms, out);
+        self.settle(out);
         Ok(())
+    }
+
+    /// The incumbent's next message has this number: it begins, or goes on where an earlier home
+    /// left it.
+    fn number(&mut self, now_ms: u64, next: u64) {
+        self.push.next = next;
+        if std::mem::replace(&mut self.push.has_begun, true) {
+            return;
+        }
+        let is_whole = self.push.from.is_some_and(|from| next <= from);
+        if is_whole && self.segmenter.go_on(&mut self.outputs) {
+            self.metrics.gone_on();
+            info!(from = next, "the push goes on without a discontinuity");
+        } else {
+            self.segmenter.identify(self.push.name);
+            self.segmenter.begin(clock(now_ms), &mut self.outputs);
+        }
+        self.publish();
+    }
+
+    /// The room has another home: the open segment is sealed and the room closes. What the stream was
+    /// stays for the next home to take over.
+    pub(super) fn fence(&mut self, out: &mut Vec<Decision>) {
+        self.segmenter.gone(&mut self.outputs);
+        self.publish();
+        self.close(out);
     }
 
     /// The incumbent ended.
@@ -151,7 +248,7 @@ impl Core {
             info!("publisher gone; its return is awaited");
         }
         self.life.left(now_ms, &mut self.verdicts);
-        self.settle(now_ms, out);
+        self.settle(out);
     }
 
     pub(super) fn stop(&mut self, now_ms: u64, out: &mut Vec<Decision>) {
@@ -160,7 +257,7 @@ impl Core {
             self.publish();
         }
         self.life.stop(now_ms, &mut self.verdicts);
-        self.settle(now_ms, out);
+        self.settle(out);
     }
 
     /// Whether members keep the room open.
@@ -168,9 +265,9 @@ impl Core {
         self.life.hold(now_ms, held);
     }
 
-    pub(super) fn close(&mut self, now_ms: u64, out: &mut Vec<Decision>) {
+    pub(super) fn close(&mut self, out: &mut Vec<Decision>) {
         self.life.close(&mut self.verdicts);
-        self.settle(now_ms, out);
+        self.settle(out);
     }
 
     /// What the time alone decides.
@@ -178,10 +275,10 @@ impl Core {
         self.segmenter.tick(clock(now_ms), &mut self.outputs);
         self.publish();
         self.life.poll(now_ms, &mut self.verdicts);
-        self.settle(now_ms, out);
+        self.settle(out);
     }
 
-    fn settle(&mut self, now_ms: u64, out: &mut Vec<Decision>) {
+    fn settle(&mut self, out: &mut Vec<Decision>) {
         for verdict in std::mem::take(&mut self.verdicts) {
             match verdict {
                 Verdict::Accept { id, replaces } => {
@@ -190,12 +287,20 @@ impl Core {
                         self.metrics.replaced();
                         self.segmenter.gone(&mut self.outputs);
                     }
-                    self.ingest = Ingest::default();
-                    self.segmenter.begin(clock(now_ms), &mut self.outputs);
                     self.publish();
-                    out.push(Decision::Accept { id, replaces });
+                    self.ingest = Ingest::default();
+                    let named = self.names.iter().find(|(named, _)| *named == id);
+                    let name = named.map_or(0, |(_, name)| *name);
+                    self.names.retain(|(named, _)| *named != id);
+                    let wanted = self.segmenter.wants().filter(|(publish, _)| *publish == name);
+                    let from = wanted.map(|(_, from)| from);
+                    self.push = Push { name, from, ..Push::default() };
+                    out.push(Decision::Accept { id, replaces, from });
                 }
-                Verdict::Refuse { id } => out.push(Decision::Refuse { id }),
+                Verdict::Refuse { id } => {
+                    self.names.retain(|(named, _)| *named != id);
+                    out.push(Decision::Refuse { id });
+                }
                 Verdict::End => {
                     info!("the stream is over");
                     self.segmenter.end(&mut self.outputs);
@@ -270,7 +375,10 @@ mod tests {
     fn time(message: &IngestMessage) -> u64 {
         let (IngestMessage::Video { timestamp_ms, .. }
         | IngestMessage::Audio { timestamp_ms, .. }
-        | IngestMessage::Metadata { timestamp_ms, .. }) = message;
+        | IngestMessage::Metadata { timestamp_ms, .. }) = message
+        else {
+            panic!("{message:?}")
+        };
         u64::from(*timestamp_ms)
     }
 
@@ -291,14 +399,15 @@ mod tests {
             region: wire::Region::default(),
         };
         let metrics = Arc::new(Metrics::register(&prometheus::Registry::new()).unwrap());
-        Core::new(&grant, &config, metrics)
+        Core::new(&grant, None, &config, metrics)
     }
 
     #[test]
     fn a_pushed_card_becomes_a_list_that_keeps_every_rule() {
         let (mut core, mut out) = (core(), Vec::new());
-        core.challenge(0, &mut out);
-        assert_eq!(out, [Decision::Accept { id: 1, replaces: None }]);
+        core.challenge(0, 9, &mut out);
+        assert_eq!(out, [Decision::Accept { id: 1, replaces: None, from: None }]);
+        core.message(0, IngestMessage::Numbered { next: 0 }, &mut out).unwrap();
         let mut checker = Checker::new();
         let mut head = core.feed().manifest().head();
         for message in card() {
@@ -332,7 +441,7 @@ mod tests {
     #[test]
     fn media_that_cannot_be_served_ends_the_push_by_name() {
         let (mut core, mut out) = (core(), Vec::new());
-        core.challenge(0, &mut out);
+        core.challenge(0, 9, &mut out);
         let payload = bytes::Bytes::from_static(b"\x90hvc1\x01\x02\x03");
         let message = IngestMessage::Video { timestamp_ms: 0, payload };
         let error = core.message(1, message, &mut out).unwrap_err();

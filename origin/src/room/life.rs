@@ -106,6 +106,12 @@ impl Life {
         }
     }
 
+    /// A room taken over from an earlier home: its publisher is awaited.
+    pub(crate) fn taken_over(now_ms: u64, grace_ms: u64) -> Self {
+        let phase = Phase::Grace { until_ms: now_ms + grace_ms };
+        Self { phase, ..Self::new(now_ms, grace_ms) }
+    }
+
     pub(crate) fn phase(&self) -> Phase {
         self.phase
     }

@@ -9,6 +9,9 @@ pub(crate) struct Metrics {
     subscriptions: IntGauge,
     ignored: IntCounter,
     replaced: IntCounter,
+    taken_over: IntCounter,
+    gone_on: IntCounter,
+    fenced: IntCounter,
 }
 
 impl Metrics {
@@ -41,6 +44,18 @@ impl Metrics {
                 "tidewater_origin_replaced_publishers_total",
                 "Silent publishers replaced by another push to the same room.",
             )?,
+            taken_over: counter(
+                "tidewater_origin_takeovers_total",
+                "Rooms that went on here with the stream of an earlier home.",
+            )?,
+            gone_on: counter(
+                "tidewater_origin_resumed_pushes_total",
+                "Pushes that went on at another home without a discontinuity.",
+            )?,
+            fenced: counter(
+                "tidewater_origin_fenced_rooms_total",
+                "Rooms given up here because placement had named another home.",
+            )?,
         })
     }
 
@@ -52,6 +67,21 @@ impl Metrics {
     /// A silent publisher was replaced.
     pub(crate) fn replaced(&self) {
         self.replaced.inc();
+    }
+
+    /// A stream was taken over from an earlier home.
+    pub(crate) fn taken_over(&self) {
+        self.taken_over.inc();
+    }
+
+    /// A push went on without a discontinuity.
+    pub(crate) fn gone_on(&self) {
+        self.gone_on.inc();
+    }
+
+    /// A room has another home.
+    pub(crate) fn fenced(&self) {
+        self.fenced.inc();
     }
 
     /// Counts a room for as long as the guard lives.

@@ -50,6 +50,12 @@ pub enum IngestMessage {
         /// [`media::amf0::read_all`].
         payload: Bytes,
     },
+    /// Not the encoder's: the message after this one has this number among those of its push. Those
+    /// before the first such word only repeat what must be known of earlier ones.
+    Numbered {
+        /// The number.
+        next: u64,
+    },
 }
 
 impl IngestMessage {
@@ -60,6 +66,7 @@ impl IngestMessage {
             Self::Video { payload, .. }
             | Self::Audio { payload, .. }
             | Self::Metadata { payload, .. } => payload.len(),
+            Self::Numbered { .. } => 0,
         }
     }
 }

@@ -295,11 +295,11 @@ impl Task {
             return false;
         }
         let found = match self.shared.registry.get(&self.id) {
-            Some(room) => Ok(Place::Here(room)),
-            None => self.shared.registry.activate(&self.id).await,
+            Some(room) => Ok(Some(Place::Here(room))),
+            None => self.shared.registry.open(&self.id, true).await,
         };
         match found {
-            Ok(Place::Here(room)) => {
+            Ok(Some(Place::Here(room))) => {
                 info!(room = %self.id, epoch = %room.epoch(), "the interaction goes on");
                 room.hold(true).await;
                 self.core.adopt(room.epoch(), &mut self.out);
@@ -307,12 +307,12 @@ impl Task {
                 self.follow_stream();
                 true
             }
-            Ok(Place::There(grant)) => {
+            Ok(Some(Place::There(grant))) => {
                 self.out.push(Output::All(FromHome::NotHome { hint: Some(grant.home) }));
                 self.carry_out();
                 false
             }
-            Err(_) => {
+            Ok(None) | Err(_) => {
                 self.out.push(Output::All(FromHome::Busy));
                 self.carry_out();
                 false

@@ -129,6 +129,7 @@ impl Received {
                     assert_eq!(values[0].as_str(), Some("onMetaData"));
                     received.metadata.push(values.remove(1));
                 }
+                IngestMessage::Numbered { .. } => panic!("no encoder sends this"),
             }
         }
         received.end = Some(intake.end());

@@ -78,7 +78,14 @@ fn settings() -> impl Strategy<Value = Settings> {
 
 fn sample(video: bool, timestamp_ms: u32, cts_ms: i32, key: bool, len: usize) -> Sample {
     let track = if video { TrackId::Video } else { TrackId::Audio };
-    Sample { track, timestamp_ms, cts_ms, key: key || !video, payload: Bytes::from(vec![7; len]) }
+    Sample {
+        track,
+        timestamp_ms,
+        cts_ms,
+        key: key || !video,
+        payload: Bytes::from(vec![7; len]),
+        piece: 0,
+    }
 }
 
 /// Takes the steps; the oracle holds the rules after each of them.

@@ -337,6 +337,7 @@ fn variable(seed: u64, audio: bool) -> Vec<Push> {
                 cts_ms: random.within(-10, 90) as i32,
                 key: count == 0 || random.within(0, 40) == 0,
                 payload: super::source::payload(count, 30),
+                piece: 0,
             },
         ));
         count += 1;

@@ -24,6 +24,8 @@ fn entries(room: &Room) -> Vec<&'static str> {
             Entry::Grace => "grace",
             Entry::Resumed => "resumed",
             Entry::End => "end",
+            Entry::Seal(_) => "seal",
+            Entry::Mark(_) => "mark",
         })
         .collect()
 }

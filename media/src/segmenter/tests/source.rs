@@ -10,12 +10,12 @@ use crate::track::{Track, TrackId};
 /// Wall time at which the tests' clock is 0.
 pub(super) const UNIX_MS: u64 = 1_795_300_000_000;
 
-pub(super) fn now(mono_ms: u64) -> Now {
+pub(in crate::segmenter) fn now(mono_ms: u64) -> Now {
     Now { mono_ms, unix_ms: UNIX_MS + mono_ms }
 }
 
 /// A video configuration; different versions differ in the level they claim.
-pub(super) fn video_track(version: u8) -> Track {
+pub(in crate::segmenter) fn video_track(version: u8) -> Track {
     let (config, _) = clip();
     let mut track = config.track(TrackId::Video).unwrap().clone();
     let mut record = track.config.to_vec();
@@ -25,7 +25,7 @@ pub(super) fn video_track(version: u8) -> Track {
 }
 
 /// AAC-LC, stereo.
-pub(super) fn audio_track(sample_rate: u32) -> Track {
+pub(in crate::segmenter) fn audio_track(sample_rate: u32) -> Track {
     let record: [u8; 2] = match sample_rate {
         96_000 => [0x10, 0x10],
         48_000 => [0x11, 0x90],
@@ -38,11 +38,11 @@ pub(super) fn audio_track(sample_rate: u32) -> Track {
 }
 
 /// One push: the sample and when it comes.
-pub(super) type Push = (u64, Sample);
+pub(in crate::segmenter) type Push = (u64, Sample);
 
 /// How a publisher stamps its video.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) enum Stamps {
+pub(in crate::segmenter) enum Stamps {
     /// To the nearest millisecond.
     Rounded,
     /// Cut down to the millisecond.
@@ -53,20 +53,20 @@ pub(super) enum Stamps {
 
 /// A publisher.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Source {
+pub(in crate::segmenter) struct Source {
     /// Frames per second as a fraction; none for no video.
-    pub(super) fps: Option<(u64, u64)>,
-    pub(super) stamps: Stamps,
+    pub(in crate::segmenter) fps: Option<(u64, u64)>,
+    pub(in crate::segmenter) stamps: Stamps,
     /// Frames from key to key.
-    pub(super) gop: u64,
+    pub(in crate::segmenter) gop: u64,
     /// Composition offset of B-frame streams: I, P and B take turns.
-    pub(super) b_frames: bool,
-    pub(super) audio: Option<u32>,
+    pub(in crate::segmenter) b_frames: bool,
+    pub(in crate::segmenter) audio: Option<u32>,
     /// How much later audio comes than video of the same time, in milliseconds.
-    pub(super) audio_lag_ms: i64,
-    pub(super) start_stamp: u32,
-    pub(super) duration_ms: u64,
-    pub(super) seed: u64,
+    pub(in crate::segmenter) audio_lag_ms: i64,
+    pub(in crate::segmenter) start_stamp: u32,
+    pub(in crate::segmenter) duration_ms: u64,
+    pub(in crate::segmenter) seed: u64,
 }
 
 impl Default for Source {
@@ -87,7 +87,7 @@ impl Default for Source {
 
 impl Source {
     /// What it pushes, in the order in which it comes, from `at_ms` on.
-    pub(super) fn pushes(&self, at_ms: u64) -> Vec<Push> {
+    pub(in crate::segmenter) fn pushes(&self, at_ms: u64) -> Vec<Push> {
         let mut pushes = self.video(at_ms);
         pushes.extend(self.audio(at_ms));
         pushes.sort_by_key(|(at, s)| (*at, s.track));
@@ -95,7 +95,7 @@ impl Source {
     }
 
     /// The stamps of its video frames.
-    pub(super) fn video_stamps(&self) -> Vec<u32> {
+    pub(in crate::segmenter) fn video_stamps(&self) -> Vec<u32> {
         self.video(0).into_iter().map(|(_, s)| s.timestamp_ms).collect()
     }
 
@@ -130,6 +130,7 @@ impl Source {
                     cts_ms,
                     key: i % self.gop == 0,
                     payload: payload(i, if i % self.gop == 0 { 400 } else { 40 }),
+                    piece: 0,
                 };
                 (at_ms + micros / 1000, sample)
             })
@@ -148,6 +149,7 @@ impl Source {
                     cts_ms: 0,
                     key: true,
                     payload: payload(i, 8),
+                    piece: 0,
                 };
                 ((at_ms + ms).saturating_add_signed(self.audio_lag_ms), sample)
             })
@@ -156,7 +158,7 @@ impl Source {
 }
 
 /// Bytes that tell one frame from another.
-pub(super) fn payload(i: u64, len: usize) -> Bytes {
+pub(in crate::segmenter) fn payload(i: u64, len: usize) -> Bytes {
     let mut bytes = vec![0; len];
     bytes[..8].copy_from_slice(&i.to_be_bytes());
     Bytes::from(bytes)
@@ -164,10 +166,10 @@ pub(super) fn payload(i: u64, len: usize) -> Bytes {
 
 /// A small generator of even numbers (SplitMix64), so that a seed replays a run.
 #[derive(Debug, Clone)]
-pub(super) struct Random(pub(super) u64);
+pub(in crate::segmenter) struct Random(pub(super) u64);
 
 impl Random {
-    pub(super) fn next(&mut self) -> u64 {
+    pub(in crate::segmenter) fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -175,7 +177,7 @@ impl Random {
         z ^ (z >> 31)
     }
 
-    pub(super) fn within(&mut self, low: i64, high: i64) -> i64 {
+    pub(in crate::segmenter) fn within(&mut self, low: i64, high: i64) -> i64 {
         low + (self.next() % (high - low + 1) as u64) as i64
     }
 }
