@@ -27,10 +27,12 @@ pub(crate) mod tls;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use http::{HeaderMap, Method, Request};
+use http::header::CONNECTION;
+use http::{HeaderMap, HeaderValue, Method, Request};
 use http_body::Body as _;
 use hyper::body::Incoming;
 use media::manifest::{Epoch, Msn, PartNumber};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use wire::RoomId;
 
@@ -55,6 +57,8 @@ pub(crate) struct App {
     pub(crate) allow_guests: bool,
     /// Cancelled when the node shuts down.
     pub(crate) drain: CancellationToken,
+    /// Whether viewers should go elsewhere.
+    pub(crate) draining: watch::Sender<bool>,
 }
 
 impl App {
@@ -205,7 +209,12 @@ pub(crate) async fn answer(app: &App, conn: &Arc<Conn>, request: Request<Incomin
         let (path, status) = (head.uri.path(), reply.status().as_u16());
         tracing::debug!(peer = %conn.peer(), path, status, "request refused");
     }
-    finish(method, reply)
+    let mut reply = finish(method, reply);
+    if conn.is_http1() && *app.draining.borrow() {
+        // Whoever comes back comes through what sends viewers to edges.
+        reply.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    reply
 }
 
 fn finish(method: &Method, reply: Reply) -> Reply {

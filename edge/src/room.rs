@@ -221,6 +221,13 @@ impl Room {
         self.opened.elapsed() < age
     }
 
+    /// Ends the FLV of its viewers, who then go where they are sent.
+    pub(crate) fn dismiss(&self) {
+        if let Some(hub) = self.hub.lock().as_ref() {
+            hub.dismiss();
+        }
+    }
+
     /// The slot of the FLV hub, which the FLV side fills on demand.
     pub(crate) fn hub(&self) -> &Mutex<Option<Arc<Hub>>> {
         &self.hub

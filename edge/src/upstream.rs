@@ -166,6 +166,14 @@ impl Upstreams {
         self.inner.rooms.iter().filter_map(|slot| serving(&slot)).collect()
     }
 
+    /// One past the highest media sequence number of any room received here; 0 without one.
+    #[must_use]
+    pub fn next_msn(&self) -> u64 {
+        let next =
+            |(_, feed): (RoomId, Feed)| feed.manifest().last().map(|last| last.open.msn.0 + 1);
+        self.rooms().into_iter().filter_map(next).max().unwrap_or(0)
+    }
+
     /// Ends every link and waits for their tasks.
     pub async fn shutdown(&self) {
         self.inner.shutdown.cancel();

@@ -8,6 +8,7 @@ mod certs;
 mod client;
 mod cluster;
 mod events;
+mod disaster;
 mod key;
 mod node;
 mod room;

@@ -26,6 +26,7 @@ use crate::{
 /// | 7 Segment | home | one | the bytes of one segment for one subscription |
 /// | 8 RoomEvents | edge | both | a room's interaction |
 /// | 9 Events | any | both | gifts for the ledger and events to keep, and their answers |
+/// | 10 Inquiry | any | both | an operator's question to a node, and its answer |
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(u8)]
 #[expect(missing_docs, reason = "the table above says what each is")]
@@ -40,11 +41,12 @@ pub enum StreamKind {
     Segment = 7,
     RoomEvents = 8,
     Events = 9,
+    Inquiry = 10,
 }
 
 impl StreamKind {
     /// Every kind, in the order of their numbers.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Hello,
         Self::Control,
         Self::Watch,
@@ -55,6 +57,7 @@ impl StreamKind {
         Self::Segment,
         Self::RoomEvents,
         Self::Events,
+        Self::Inquiry,
     ];
 
     /// The byte on the wire.
@@ -89,6 +92,7 @@ impl StreamKind {
             Self::Segment => "segment",
             Self::RoomEvents => "room_events",
             Self::Events => "events",
+            Self::Inquiry => "inquiry",
         }
     }
 }
@@ -186,7 +190,7 @@ mod tests {
             assert_eq!(usize::from(kind.byte()), byte, "the list is dense and in order");
             assert_eq!(StreamKind::from_byte(kind.byte()), Some(kind));
         }
-        assert_eq!(StreamKind::from_byte(10), None);
+        assert_eq!(StreamKind::from_byte(11), None);
         assert_eq!(StreamKind::from_byte(255), None);
     }
 

@@ -200,7 +200,8 @@ async fn a_sole_survivor_founds_anew_and_a_backup_is_restored() {
     let mut group = Group::found(&["o1", "o2", "o3"]).await;
     let grant = group.claim("a").await;
     let key = group.nodes[0].client.create_key(&grant.room).await.unwrap();
-    let backup = within(group.nodes[0].control.as_ref().unwrap().backup()).await.unwrap();
+    let backups = group.nodes[0].control.as_ref().unwrap().backups();
+    let backup = within(backups.take()).await.unwrap();
     let later = group.claim("b").await;
     for name in ["o1", "o2", "o3"] {
         group.take(&id(name)).stop().await;
@@ -223,7 +224,7 @@ async fn a_sole_survivor_founds_anew_and_a_backup_is_restored() {
     group.take(&o1).stop().await;
 
     let data = group.site.data("o9");
-    let restored = cluster::restore(&backup, &data, &id("o9"), addr).unwrap();
+    let restored = cluster::restore(&backup.bytes, &data, &id("o9"), addr).unwrap();
     assert_eq!(restored.rooms, 1, "the room placed after the backup is forgotten");
     group.list = vec![(id("o9"), addr)];
     group.start("o9").await;

@@ -100,6 +100,15 @@ impl Rooms {
         })
     }
 
+    /// The rooms that are open now.
+    pub(crate) fn all_open(&self) -> Vec<Arc<Room>> {
+        let open = self.slots.iter().filter_map(|slot| match slot.value() {
+            Slot::Open(room) => Some(Arc::clone(room)),
+            Slot::Opening(_) => None,
+        });
+        open.collect()
+    }
+
     pub(crate) fn list(&self) -> Vec<RoomSummary> {
         self.source.list()
     }

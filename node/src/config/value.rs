@@ -224,7 +224,7 @@ fn with_unit(raw: &Raw, what: &str, one: &str, two: &str) -> Result<String, Stri
     }
 }
 
-fn duration(text: &str) -> Result<Duration, String> {
+pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     const FORM: &str = "write a duration as 200ms, 10s, 5m or 1h";
     let (number, unit) = split_unit(text).ok_or(format!("is {text:?}; {FORM}"))?;
     let unit_s = match unit {
