@@ -142,6 +142,10 @@ impl Edge {
             allow_guests: config.allow_guests,
             drain: ending.drain.clone(),
             draining: drain.sender.clone(),
+            node: config.node.clone(),
+            redirect: config.redirect,
+            is_tls: certificate.is_some(),
+            routes: http::route::Limiter::default(),
         });
         let listener = Listener {
             tcp,

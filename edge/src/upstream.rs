@@ -10,7 +10,7 @@ mod fetch;
 mod link;
 mod sink;
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
@@ -22,10 +22,11 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use wire::RoomId;
+use wire::control::NodeInfo;
 use wire::endpoint::Peer;
+use wire::{Region, RoomId};
 
-use crate::room::{OpenError, RoomSummary, Source, Subscription};
+use crate::room::{Offer, OpenError, RoomSummary, Source, Subscription};
 use wire::links::Links;
 use wire::service::Service;
 
@@ -41,6 +42,9 @@ pub const OPEN_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Rooms one edge carries at a time; one more is answered "unavailable".
 pub const MAX_ROOMS: usize = 20_000;
+
+/// Most edges offered to a viewer.
+const MAX_OFFERED: usize = 3;
 
 /// The answer for a room that cannot be had now.
 const UNAVAILABLE: OpenError = OpenError::Unavailable { retry_after: Duration::from_secs(1) };
@@ -62,6 +66,8 @@ struct Inner {
     next_subscription: AtomicU64,
     shutdown: CancellationToken,
     tasks: TaskTracker,
+    /// Where viewers should go, and the region of this edge.
+    router: OnceLock<(cluster::Router, Region)>,
 }
 
 /// What is known of a room now.
@@ -117,8 +123,14 @@ impl Upstreams {
                 next_subscription: AtomicU64::new(1),
                 shutdown: CancellationToken::new(),
                 tasks: TaskTracker::new(),
+                router: OnceLock::new(),
             }),
         }
+    }
+
+    /// Lets this edge, which stands in `region`, tell viewers where to go. Once.
+    pub fn set_router(&self, router: cluster::Router, region: Region) {
+        let _ = self.inner.router.set((router, region));
     }
 
     /// The service that takes the segment streams homes open to this node.
@@ -223,6 +235,21 @@ impl Inner {
 impl Source for Upstreams {
     fn open<'a>(&'a self, room: &'a RoomId) -> BoxFuture<'a, Result<Subscription, OpenError>> {
         Box::pin(self.open(room))
+    }
+
+    fn route(&self, room: &RoomId, region: Option<&Region>) -> Vec<Offer> {
+        let Some((router, own)) = self.inner.router.get() else { return Vec::new() };
+        // An edge that does not say where viewers reach it can only be offered by itself.
+        let may = |info: &NodeInfo| {
+            !info.spec.viewer_urls.is_empty() || info.spec.id == *router.node()
+        };
+        let edges = router.edges(room, region.unwrap_or(own), MAX_OFFERED, may);
+        let offer = |info: NodeInfo| Offer {
+            url: info.spec.viewer_urls.into_iter().next(),
+            node: info.spec.id,
+            region: info.spec.region,
+        };
+        edges.into_iter().map(offer).collect()
     }
 
     fn list(&self) -> Vec<RoomSummary> {

@@ -383,7 +383,9 @@ fn start_edge(
 ) -> anyhow::Result<(Edge, Arc<Upstreams>)> {
     let limits = feed::Limits { max_bytes: config.room.cache_bytes };
     let homes = Arc::new(ClusterHomes::new(client.clone(), links.clone()));
+    let router = cluster::Router::new(client.clone(), config.route.distances.clone());
     let upstreams = Arc::new(Upstreams::new(client, links, limits));
+    upstreams.set_router(router, plan.region.clone());
     count_upstreams(&upstreams, metrics)?;
     let tls = config.http.tls.clone();
     let edge = edge::Config {
@@ -393,6 +395,8 @@ fn start_edge(
         max_connections_per_address: config.http.max_connections_per_address,
         flv_max_flush: config.http.flv_max_flush,
         allow_guests: config.auth.allow_guests,
+        node: Some(plan.id.to_string()),
+        redirect: config.route.redirect,
         ..edge::Config::default()
     };
     let source = Arc::clone(&upstreams) as Arc<dyn edge::room::Source>;

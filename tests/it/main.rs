@@ -8,6 +8,7 @@ mod lifecycle;
 mod light;
 mod metrics;
 mod places;
+mod operations;
 mod players;
 mod repo;
 mod rooms;

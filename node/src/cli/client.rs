@@ -94,7 +94,7 @@ impl Client {
     /// As [`Client::get`].
     pub(super) fn pause(time: Duration) -> anyhow::Result<()> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
-        runtime.block_on(tokio::time::sleep(time));
+        runtime.block_on(async { tokio::time::sleep(time).await });
         Ok(())
     }
 
