@@ -318,7 +318,8 @@ mod tests {
         assert_eq!(distances.between(&region("us"), &region("eu")), 80);
         let send = |viewers: &dyn Fn(&str) -> u32, at: &str| -> Vec<String> {
             let load = |id: &NodeId| Load { viewers: viewers(id.as_str()), ..Load::default() };
-            let nodes = nodes.iter().map(|info| Candidate { load: load(&info.spec.id), ..idle(info) });
+            let nodes =
+                nodes.iter().map(|info| Candidate { load: load(&info.spec.id), ..idle(info) });
             let sent = route(&room(0), &region(at), &distances, 9, nodes);
             sent.into_iter().map(|info| info.spec.id.to_string()).collect()
         };

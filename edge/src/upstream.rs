@@ -10,8 +10,8 @@ mod fetch;
 mod link;
 mod sink;
 
-use std::sync::{Arc, OnceLock};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use dashmap::DashMap;
@@ -240,9 +240,8 @@ impl Source for Upstreams {
     fn route(&self, room: &RoomId, region: Option<&Region>) -> Vec<Offer> {
         let Some((router, own)) = self.inner.router.get() else { return Vec::new() };
         // An edge that does not say where viewers reach it can only be offered by itself.
-        let may = |info: &NodeInfo| {
-            !info.spec.viewer_urls.is_empty() || info.spec.id == *router.node()
-        };
+        let may =
+            |info: &NodeInfo| !info.spec.viewer_urls.is_empty() || info.spec.id == *router.node();
         let edges = router.edges(room, region.unwrap_or(own), MAX_OFFERED, may);
         let offer = |info: NodeInfo| Offer {
             url: info.spec.viewer_urls.into_iter().next(),

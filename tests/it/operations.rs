@@ -142,7 +142,9 @@ async fn rooms_are_shown_and_ended_from_any_node_and_an_edge_drains() -> Result<
     };
     let (one_says, two_says) = (route(e1).await?, route(e2).await?);
     ensure!(one_says == two_says && one_says["edges"].as_array().map(Vec::len) == Some(2));
-    ensure!(one_says["edges"][0]["hls"].as_str().is_some_and(|url| url.ends_with("/live/seen.m3u8")));
+    ensure!(
+        one_says["edges"][0]["hls"].as_str().is_some_and(|url| url.ends_with("/live/seen.m3u8"))
+    );
     let bad = http::get(e1.at(8080), "/route/live/seen?region=e%20u").await?;
     ensure!(bad.status == 400, "{bad:?}");
 

@@ -131,7 +131,10 @@ fn answers_keep_their_bytes() {
         (Answer::Member { raft_id: 4 }, "0804".to_owned()),
         (Answer::Probe(Disk::Empty { disk: 5 }), "090005".to_owned()),
         (Answer::Settings(vec![("a".into(), "b".into())]), "0a0101610162".to_owned()),
-        (Answer::Loads(vec![(NodeId::new("e1").unwrap(), Load::default())]), "0b010265310000000000".to_owned()),
+        (
+            Answer::Loads(vec![(NodeId::new("e1").unwrap(), Load::default())]),
+            "0b010265310000000000".to_owned(),
+        ),
     ];
     for (answer, expected) in cases {
         pinned(&Response { id: 1, answer: Ok(answer) }, &format!("0100{expected}"));
