@@ -7,8 +7,8 @@
 mod certs;
 mod client;
 mod cluster;
-mod events;
 mod disaster;
+mod events;
 mod key;
 mod node;
 mod room;
