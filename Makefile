@@ -11,6 +11,7 @@ FUZZ_SECONDS ?= 60
 SOAK_SECONDS ?= 600
 BENCH_ARGS ?=
 COMPARE_ARGS ?= --runs 3
+FAULTS ?=
 LOAD_ARGS ?= --flv 200 --llhls 100 --publishers 1 --secs 30
 
 .PHONY: help
@@ -87,6 +88,10 @@ load: ## load a fresh cluster, optimised: 200 FLV and 100 LL-HLS viewers (LOAD_A
 .PHONY: soak
 soak: ## load a fresh cluster for SOAK_SECONDS (600) and watch its memory
 	@SOAK=1 EDGES=2 scripts/load.sh --flv 50 --llhls 25 --hls 25 --publishers 2 --secs $(SOAK_SECONDS)
+
+.PHONY: faults
+faults: ## break a cluster in network namespaces (root) and print what viewers saw; half an hour
+	@scripts/faults.sh $(FAULTS)
 
 .PHONY: clean-web
 clean-web:

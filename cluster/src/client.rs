@@ -10,6 +10,7 @@
 mod beat;
 mod keys;
 pub(crate) mod link;
+mod route;
 mod watch;
 
 use std::net::SocketAddr;
@@ -24,6 +25,7 @@ use wire::{Epoch, Links, NodeId, RoomId};
 
 pub use beat::Standing;
 pub use keys::NewKey;
+pub use route::Router;
 pub use watch::{NodeTable, RoomWatch};
 
 use crate::Error;
@@ -376,6 +378,17 @@ impl Client {
     /// [`Error::Refused`]; [`Error::TimedOut`] if leadership did not pass.
     pub async fn transfer_leader(&self, to: Option<&NodeId>) -> Result<(), Error> {
         self.ask_done(Ask::TransferLeader { to: to.cloned() }, "transfer leader").await
+    }
+
+    /// How busy each edge is, as the leader heard last.
+    ///
+    /// # Errors
+    /// [`Error::TimedOut`] while there is no leader.
+    pub async fn loads(&self) -> Result<Vec<(NodeId, Load)>, Error> {
+        match self.shared.line.ask(Ask::Loads, To::Leader).await? {
+            Answer::Loads(loads) => Ok(loads),
+            _ => Err(Error::Unexpected { asked: "loads" }),
+        }
     }
 
     /// Sets a cluster-wide setting, or clears it.

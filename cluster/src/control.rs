@@ -133,17 +133,10 @@ impl Control {
         }
     }
 
-    /// A backup of the replicated state, as of what this member has applied: what
-    /// [`crate::restore`] takes.
-    ///
-    /// # Errors
-    /// [`Error::Refused`] while the member does not run.
-    pub async fn backup(&self) -> Result<Vec<u8>, Error> {
-        let (reply, state) = oneshot::channel();
-        let overloaded = || Refusal::Overloaded("the control node's queue".to_owned());
-        self.core.calls.try_send(Call::Backup { reply }).map_err(|_| overloaded())?;
-        let restarts = || Refusal::Unavailable("the control node restarts".to_owned());
-        Ok(archive::seal(state.await.map_err(|_| restarts())??))
+    /// A handle to take backups by.
+    #[must_use]
+    pub fn backups(&self) -> Backups {
+        Backups { core: self.core.clone() }
     }
 
     async fn hand_over(&self) {
@@ -182,6 +175,36 @@ impl Control {
         if let Ok(Err(_)) = ended.await {
             tracing::error!("the control plane's thread panicked");
         }
+    }
+}
+
+/// Takes backups of a control node. Clones are the same handle; it keeps nothing running.
+#[derive(Clone)]
+pub struct Backups {
+    core: Core,
+}
+
+/// The replicated state at one moment.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Backup {
+    /// The log index it is of.
+    pub revision: u64,
+    /// What [`crate::restore`] takes.
+    pub bytes: Vec<u8>,
+}
+
+impl Backups {
+    /// A backup of the replicated state, as of what this member has applied.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] while the member does not run.
+    pub async fn take(&self) -> Result<Backup, Error> {
+        let (reply, state) = oneshot::channel();
+        let overloaded = || Refusal::Overloaded("the control node's queue".to_owned());
+        self.core.calls.try_send(Call::Backup { reply }).map_err(|_| overloaded())?;
+        let restarts = || Refusal::Unavailable("the control node restarts".to_owned());
+        let (revision, state) = state.await.map_err(|_| restarts())??;
+        Ok(Backup { revision, bytes: archive::seal(state) })
     }
 }
 

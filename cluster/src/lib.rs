@@ -41,9 +41,10 @@ mod watches;
 
 pub use archive::{EPOCH_JUMP, Refounded, recover, restore};
 pub use client::{
-    Client, ClientConfig, LoadCell, NewKey, NodeTable, RoomWatch, Standing, fresh_incarnation,
+    Client, ClientConfig, LoadCell, NewKey, NodeTable, RoomWatch, Router, Standing,
+    fresh_incarnation,
 };
-pub use control::{Control, ControlConfig};
+pub use control::{Backup, Backups, Control, ControlConfig};
 pub use driver::Leadership;
 pub use error::Error;
 pub use leases::{HEARTBEAT_EVERY, LEASE};

@@ -7,6 +7,8 @@
 //!
 //! Does not read state, does not grant anything: the state machine does, under its own checks.
 
+use std::collections::BTreeMap;
+
 use wire::control::{Load, NodeInfo, NodeState, Roles};
 use wire::{NodeId, Region, RoomId};
 
@@ -106,6 +108,56 @@ pub fn edges<'a>(
     able.into_iter().map(|node| node.info.spec.id.clone()).collect()
 }
 
+/// How far regions are from each other, in any unit: milliseconds of round trip are a good one.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Distances {
+    pairs: BTreeMap<(Region, Region), u32>,
+}
+
+impl Distances {
+    /// Says how far two regions are, both ways.
+    pub fn set(&mut self, one: Region, other: Region, distance: u32) {
+        self.pairs.insert((other.clone(), one.clone()), distance);
+        self.pairs.insert((one, other), distance);
+    }
+
+    /// How far; 0 within a region, as far as can be between two of which nothing is said.
+    #[must_use]
+    pub fn between(&self, one: &Region, other: &Region) -> u32 {
+        if one == other {
+            return 0;
+        }
+        self.pairs.get(&(one.clone(), other.clone())).copied().unwrap_or(u32::MAX)
+    }
+}
+
+/// Up to `count` edges for a viewer of the room in `region`, best first: those that are not full
+/// before those that are, the nearer before the farther, and among the equally near the room's own
+/// order, with those far above their region's average behind the others.
+#[must_use]
+pub fn route<'a>(
+    room: &RoomId,
+    region: &Region,
+    distances: &Distances,
+    count: usize,
+    nodes: impl Iterator<Item = Candidate<'a>>,
+) -> Vec<&'a NodeInfo> {
+    let mut able: Vec<Candidate<'a>> = nodes.filter(Candidate::may_serve).collect();
+    let mut viewers: BTreeMap<&Region, Vec<u64>> = BTreeMap::new();
+    for node in &able {
+        viewers.entry(&node.info.spec.region).or_default().push(node.load.viewers.into());
+    }
+    let bounds: BTreeMap<&Region, u64> =
+        viewers.into_iter().map(|(region, loads)| (region, bound(loads.into_iter()))).collect();
+    able.sort_by_cached_key(|node| {
+        let theirs = &node.info.spec.region;
+        let crowded = bounds.get(theirs).is_some_and(|most| u64::from(node.load.viewers) >= *most);
+        let far = distances.between(region, theirs);
+        (node.is_full(), far, crowded, order(room, &node.info.spec.id))
+    });
+    able.into_iter().take(count).map(|node| node.info).collect()
+}
+
 /// The load from which a node is skipped: above the average of all.
 fn bound(loads: impl ExactSizeIterator<Item = u64>) -> u64 {
     let count = loads.len().max(1) as u64;
@@ -129,8 +181,6 @@ fn order(room: &RoomId, node: &NodeId) -> (u64, NodeId) {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
     use wire::control::{Capacity, NodeSpec, Versions};
 
     use super::*;
@@ -250,5 +300,38 @@ mod tests {
         assert_eq!(then.last(), first.first(), "the full edge comes last");
         let nowhere = Region::new("mars").unwrap();
         assert_eq!(edges(&room(0), Some(&nowhere), 10, nodes.iter().map(idle)).len(), 5);
+    }
+
+    #[test]
+    fn a_viewer_is_sent_near_and_on_when_the_near_are_full() {
+        let mut nodes: Vec<NodeInfo> =
+            (0..3).map(|i| info(&format!("eu{i}"), Roles::EDGE, "eu")).collect();
+        nodes.push(info("ap0", Roles::EDGE, "ap"));
+        nodes.push(info("us0", Roles::EDGE, "us"));
+        nodes.push(info("o0", Roles::ORIGIN, "eu"));
+        for node in &mut nodes {
+            node.spec.capacity.viewers = 100;
+        }
+        let region = |name: &str| Region::new(name).unwrap();
+        let mut distances = Distances::default();
+        distances.set(region("eu"), region("us"), 80);
+        assert_eq!(distances.between(&region("us"), &region("eu")), 80);
+        let send = |viewers: &dyn Fn(&str) -> u32, at: &str| -> Vec<String> {
+            let load = |id: &NodeId| Load { viewers: viewers(id.as_str()), ..Load::default() };
+            let nodes =
+                nodes.iter().map(|info| Candidate { load: load(&info.spec.id), ..idle(info) });
+            let sent = route(&room(0), &region(at), &distances, 9, nodes);
+            sent.into_iter().map(|info| info.spec.id.to_string()).collect()
+        };
+        let first = send(&|_| 0, "eu");
+        assert_eq!(first.len(), 5, "no origin");
+        assert!(first[..3].iter().all(|id| id.starts_with("eu")), "{first:?}");
+        assert_eq!(first[3..], ["us0", "ap0"], "the known distance before the unknown");
+        assert_eq!(send(&|_| 0, "us")[0], "us0");
+        // A crowd at the first spills to the next in the room's order, not to another region.
+        let crowded = send(&|id| if id == first[0] { 80 } else { 0 }, "eu");
+        assert_eq!(crowded[..3], [first[1].as_str(), &first[2], &first[0]]);
+        let full = send(&|id| if id.starts_with("eu") { 95 } else { 0 }, "eu");
+        assert_eq!(full[..2], ["us0", "ap0"], "the far before the full");
     }
 }

@@ -58,8 +58,8 @@ pub(crate) enum Call {
     Ask { peer: NodeId, ask: Ask, reply: oneshot::Sender<Result<Answer, Refusal>> },
     /// Anything else that happens to a member.
     Input(Input),
-    /// The state, as bytes.
-    Backup { reply: oneshot::Sender<Result<Vec<u8>, Refusal>> },
+    /// The state, as bytes, and the log index it is of.
+    Backup { reply: oneshot::Sender<Result<(u64, Vec<u8>), Refusal>> },
     /// All founders' disks are empty: found a cluster.
     Found,
     /// End.
@@ -239,7 +239,9 @@ impl Runtime {
                 Ok(Call::Input(input)) => inputs.push(input),
                 Ok(Call::Backup { reply }) => {
                     let state = driver.state().encode();
-                    let state = state.map_err(|error| Refusal::Unavailable(error.to_string()));
+                    let state = state
+                        .map(|bytes| (driver.state().revision(), bytes))
+                        .map_err(|error| Refusal::Unavailable(error.to_string()));
                     // Whoever does not wait any more needs no backup.
                     let _ = reply.send(state);
                 }

@@ -26,6 +26,10 @@ pub struct Config {
     pub allow_guests: bool,
     /// Whose tokens and signed URLs let viewers in.
     pub access: Arc<Access>,
+    /// This node's name; without it nobody is redirected.
+    pub node: Option<String>,
+    /// Whether viewers who begin at an edge that is not among the best for their room are redirected.
+    pub redirect: bool,
     /// How long a room's subscription outlives its last viewer. A playlist poll counts as a viewer
     /// for as long, so it must exceed the time between two polls of a classic HLS player.
     pub room_grace: Duration,
@@ -56,6 +60,8 @@ impl Default for Config {
             max_connections_per_address: 1024,
             allow_guests: false,
             access: Arc::default(),
+            node: None,
+            redirect: false,
             room_grace: Duration::from_secs(30),
             timeouts: Timeouts::default(),
             writers: 0,

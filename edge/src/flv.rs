@@ -156,6 +156,8 @@ pub(crate) struct Hub {
     state: Mutex<State>,
     /// Counts changes of the ring.
     changed: watch::Sender<u64>,
+    /// Cancelled when its viewers are to come back elsewhere.
+    dismissed: CancellationToken,
     writers: Writers,
 }
 
@@ -171,6 +173,7 @@ impl Hub {
         let hub = Arc::new(Self {
             state: Mutex::new(State { ring: Arc::new(Ring::default()), viewers: 1 }),
             changed: watch::Sender::new(0),
+            dismissed: CancellationToken::new(),
             writers: Writers::new(stage.cpus),
         });
         let maker = Maker {
@@ -189,6 +192,11 @@ impl Hub {
         let open = state.ring.ended().is_none();
         state.viewers += usize::from(open);
         open
+    }
+
+    /// Ends the streams of all viewers; those who come back begin another hub.
+    pub(crate) fn dismiss(&self) {
+        self.dismissed.cancel();
     }
 
     /// The ring as it is now.
@@ -257,6 +265,7 @@ impl Maker {
             biased;
             () = self.stage.drain.cancelled() => Close::Shutdown,
             () = self.retired.cancelled() => Close::Changed,
+            () = self.hub.dismissed.cancelled() => Close::Shutdown,
             why = self.make() => why,
         };
         tracing::debug!(reason = why.label(), "FLV of a room ends");

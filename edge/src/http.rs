@@ -20,6 +20,7 @@ mod progress;
 mod query;
 mod range;
 mod reply;
+pub(crate) mod route;
 mod sse;
 mod stream;
 mod talk;
@@ -28,10 +29,12 @@ pub(crate) mod tls;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use http::{HeaderMap, Method, Request};
+use http::header::CONNECTION;
+use http::{HeaderMap, HeaderValue, Method, Request, StatusCode};
 use http_body::Body as _;
 use hyper::body::Incoming;
 use media::manifest::{Epoch, Msn, PartNumber};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use wire::RoomId;
 
@@ -58,6 +61,14 @@ pub(crate) struct App {
     pub(crate) access: Arc<cluster::access::Access>,
     /// Cancelled when the node shuts down.
     pub(crate) drain: CancellationToken,
+    /// Whether viewers should go elsewhere.
+    pub(crate) draining: watch::Sender<bool>,
+    /// This node's name, where it has one.
+    pub(crate) node: Option<String>,
+    /// Whether viewers who begin at the wrong edge are redirected.
+    pub(crate) redirect: bool,
+    pub(crate) is_tls: bool,
+    pub(crate) routes: route::Limiter,
 }
 
 impl App {
@@ -98,6 +109,8 @@ enum Route<'a> {
     Talk,
     /// `/sse/{app}/{name}`
     Events(RoomId),
+    /// `/route/{app}/{name}`
+    Where(RoomId),
     /// Nothing, and why not.
     None(String),
 }
@@ -116,6 +129,9 @@ impl<'a> Route<'a> {
                 room(app, name, |_| Self::Watch)
             }
             [Some("sse"), Some(app), Some(name), None, None] => room(app, name, Self::Events),
+            [Some("route"), Some(app), Some(name), None | Some(""), None] => {
+                room(app, name, Self::Where)
+            }
             [Some(app), Some(file), None, ..] => {
                 if let Some(name) = file.strip_suffix(".m3u8") {
                     room(app, name, |room| Self::Hls(room, Asset::Multivariant))
@@ -185,18 +201,20 @@ pub(crate) async fn answer(app: &App, conn: &Arc<Conn>, request: Request<Incomin
         conn,
         has_body: !body.is_end_stream(),
     };
+    let path = head.uri.path();
     let reply = match route {
         Route::Hls(ref room, _) | Route::Flv(ref room) if !app.allow_guests => {
             let is_tls = conn.is_tls();
             match guard::admit(&app.access, room, caller.query, caller.headers, is_tls) {
-                Ok(admitted) => admitted.mark(media(app, &caller, &route).await),
+                Ok(admitted) => admitted.mark(media(app, &caller, path, &route).await),
                 Err(denied) => {
                     app.refuse(Refusal::Unauthorized);
                     reply::unauthorized(&denied.to_string())
                 }
             }
         }
-        Route::Hls(..) | Route::Flv(_) => media(app, &caller, &route).await,
+        Route::Hls(..) | Route::Flv(_) => media(app, &caller, path, &route).await,
+        Route::Where(room) => route::answer(app, &caller, &room),
         Route::Events(room) if talks => sse::say(app, &caller, &room, body).await,
         Route::Events(room) if method == Method::HEAD => reply::not_found(room.as_str()),
         Route::Events(room) => sse::listen(app, &caller, &room).await,
@@ -210,17 +228,42 @@ pub(crate) async fn answer(app: &App, conn: &Arc<Conn>, request: Request<Incomin
     };
     if reply.status().is_client_error() || reply.status().is_server_error() {
         // Without the query, which may hold a token.
-        let (path, status) = (head.uri.path(), reply.status().as_u16());
+        let status = reply.status().as_u16();
         tracing::debug!(peer = %conn.peer(), path, status, "request refused");
     }
-    finish(method, reply)
+    let mut reply = finish(method, reply);
+    let stays = reply.status() == StatusCode::SWITCHING_PROTOCOLS;
+    if conn.is_http1() && !stays && *app.draining.borrow() {
+        // Whoever comes back comes through what sends viewers to edges.
+        reply.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    reply
+}
+
+/// Where a viewer who begins here should go instead, if anywhere: with the multivariant playlist, or
+/// FLV, which has no asset.
+fn sent_on(
+    app: &App,
+    caller: &Caller<'_>,
+    path: &str,
+    room: &RoomId,
+    asset: Option<&Asset>,
+) -> Option<Reply> {
+    let begins = asset.is_none_or(|asset| *asset == Asset::Multivariant);
+    begins.then(|| route::redirect(app, caller, path, room)).flatten()
 }
 
 /// Answers a request for a room's stream by someone who may watch it.
-async fn media(app: &App, caller: &Caller<'_>, route: &Route<'_>) -> Reply {
+async fn media(app: &App, caller: &Caller<'_>, path: &str, route: &Route<'_>) -> Reply {
     match route {
-        Route::Hls(room, asset) => hls::answer(app, caller, room, asset).await,
-        Route::Flv(room) => flv::answer(app, caller, room).await,
+        Route::Hls(room, asset) => match sent_on(app, caller, path, room, Some(asset)) {
+            Some(reply) => reply,
+            None => hls::answer(app, caller, room, asset).await,
+        },
+        Route::Flv(room) => match sent_on(app, caller, path, room, None) {
+            Some(reply) => reply,
+            None => flv::answer(app, caller, room).await,
+        },
         _ => reply::not_found("there is nothing of this name"),
     }
 }
@@ -249,6 +292,7 @@ mod tests {
             ("/ws", Route::Talk),
             ("/sse/live/demo", Route::Events(demo())),
             ("/assets/a/b.js", Route::File("a/b.js")),
+            ("/route/live/demo", Route::Where(demo())),
             ("/watch/live/demo", Route::Watch),
             ("/watch/live/demo/", Route::Watch),
             ("/live/demo.m3u8", hls(Asset::Multivariant)),
@@ -288,7 +332,7 @@ mod tests {
             "/healthz/x",
             "/api/demo.m3u8",
             "/ws/",
-            "/route/live/demo",
+            "/route/live",
             "/live/de%6do.m3u8",
         ] {
             let route = Route::parse(path);

@@ -10,6 +10,7 @@
 
 mod assets;
 mod config;
+mod drain;
 mod error;
 pub mod flv;
 mod gzip;
@@ -25,12 +26,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use prometheus::{IntCounterVec, Registry};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 pub use config::{Config, Timeouts, TlsFiles};
+pub use drain::Drain;
 pub use error::Error;
 
 use crate::flv::Stage;
@@ -54,6 +56,7 @@ pub struct Edge {
     tasks: TaskTracker,
     listener: JoinHandle<()>,
     metrics: Arc<Metrics>,
+    drain: Drain,
 }
 
 /// Asks an edge how busy it is. Cheap to clone; keeps nothing running.
@@ -129,6 +132,7 @@ impl Edge {
             Ok::<_, Error>(hub::Shared::new(homes, metrics, config.allow_guests, tokens, crew))
         });
         let hub = hub.transpose()?;
+        let drain = Drain { sender: watch::Sender::default() };
         let app = Arc::new(App {
             rooms: Arc::clone(&rooms),
             metrics: Arc::clone(&metrics),
@@ -138,6 +142,11 @@ impl Edge {
             allow_guests: config.allow_guests,
             access: Arc::clone(&config.access),
             drain: ending.drain.clone(),
+            draining: drain.sender.clone(),
+            node: config.node.clone(),
+            redirect: config.redirect,
+            is_tls: certificate.is_some(),
+            routes: http::route::Limiter::default(),
         });
         let listener = Listener {
             tcp,
@@ -149,13 +158,16 @@ impl Edge {
             tasks: tasks.clone(),
         };
         let listener = tasks.spawn(listener.run());
+        let departing = drain::depart(Arc::clone(&rooms), drain.sender.subscribe());
+        let until = ending.drain.clone();
+        tasks.spawn(async move { until.run_until_cancelled(departing).await.unwrap_or(()) });
         tasks.spawn(rooms.tend());
         let tls = certificate.is_some();
         if let Some(certificate) = certificate {
             tasks.spawn(certificate.follow(ending.drain.clone()));
         }
         tracing::info!(%address, tls, "listening for viewers");
-        Ok(Self { address, ending, tasks, listener, metrics })
+        Ok(Self { address, ending, tasks, listener, metrics, drain })
     }
 
     /// Where viewers connect.
@@ -168,6 +180,12 @@ impl Edge {
     #[must_use]
     pub fn usage(&self) -> Usage {
         Usage { metrics: Arc::clone(&self.metrics) }
+    }
+
+    /// A handle to tell this edge by that its viewers should go elsewhere.
+    #[must_use]
+    pub fn draining(&self) -> Drain {
+        self.drain.clone()
     }
 
     /// Whether the listener still accepts: it ends before [`Self::shutdown`] only by a bug.

@@ -17,7 +17,7 @@ pub(crate) struct Metrics {
     viewers: [IntGauge; 4],
     sent_bytes: [IntCounter; 4],
     responses: [Histogram; 5],
-    refused: [IntCounter; 10],
+    refused: [IntCounter; 11],
     flv_closed: [IntCounter; 8],
     /// From the moment a part was published to the moment a held playlist request has its answer.
     pub(crate) wake_seconds: Histogram,

@@ -27,7 +27,7 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use wire::RoomId;
+use wire::{NodeId, Region, RoomId};
 
 use crate::flv::Hub;
 use crate::metrics::Protocol;
@@ -56,10 +56,27 @@ pub trait Source: Send + Sync + 'static {
     /// The rooms a viewer of this edge may find in its room list.
     fn list(&self) -> Vec<RoomSummary>;
 
+    /// The best edges for a viewer of `room` in `region` (none: this edge's own), best first.
+    fn route(&self, room: &RoomId, region: Option<&Region>) -> Vec<Offer> {
+        let _ = (room, region);
+        Vec::new()
+    }
+
     /// Why this edge should get no traffic now, if so: the answer of `/readyz`.
     fn unready(&self) -> Option<String> {
         None
     }
+}
+
+/// An edge to send a viewer to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Offer {
+    /// The edge.
+    pub node: NodeId,
+    /// Where it stands.
+    pub region: Region,
+    /// Under which base URL viewers reach it; none for this edge itself, reached already.
+    pub url: Option<String>,
 }
 
 /// A room's stream as it comes in. Dropping it is how the edge says that nobody watches any more.
@@ -219,6 +236,13 @@ impl Room {
     /// Whether it was opened less than this long ago.
     pub(crate) fn is_younger_than(&self, age: Duration) -> bool {
         self.opened.elapsed() < age
+    }
+
+    /// Ends the FLV of its viewers, who then go where they are sent.
+    pub(crate) fn dismiss(&self) {
+        if let Some(hub) = self.hub.lock().as_ref() {
+            hub.dismiss();
+        }
     }
 
     /// The slot of the FLV hub, which the FLV side fills on demand.

@@ -11,8 +11,8 @@ mod fetch;
 mod link;
 mod sink;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use dashmap::DashMap;
@@ -23,10 +23,11 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use wire::RoomId;
+use wire::control::NodeInfo;
 use wire::endpoint::Peer;
+use wire::{Region, RoomId};
 
-use crate::room::{OpenError, RoomSummary, Source, Subscription};
+use crate::room::{Offer, OpenError, RoomSummary, Source, Subscription};
 use wire::links::Links;
 use wire::service::Service;
 
@@ -42,6 +43,9 @@ pub const OPEN_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Rooms one edge carries at a time; one more is answered "unavailable".
 pub const MAX_ROOMS: usize = 20_000;
+
+/// Most edges offered to a viewer.
+const MAX_OFFERED: usize = 3;
 
 /// The answer for a room that cannot be had now.
 const UNAVAILABLE: OpenError = OpenError::Unavailable { retry_after: Duration::from_secs(1) };
@@ -63,6 +67,8 @@ struct Inner {
     next_subscription: AtomicU64,
     shutdown: CancellationToken,
     tasks: TaskTracker,
+    /// Where viewers should go, and the region of this edge.
+    router: OnceLock<(cluster::Router, Region)>,
 }
 
 /// What is known of a room now.
@@ -118,8 +124,14 @@ impl Upstreams {
                 next_subscription: AtomicU64::new(1),
                 shutdown: CancellationToken::new(),
                 tasks: TaskTracker::new(),
+                router: OnceLock::new(),
             }),
         }
+    }
+
+    /// Lets this edge, which stands in `region`, tell viewers where to go. Once.
+    pub fn set_router(&self, router: cluster::Router, region: Region) {
+        let _ = self.inner.router.set((router, region));
     }
 
     /// The services for streams that homes open to this node: those that carry segments, and those
@@ -167,6 +179,14 @@ impl Upstreams {
             _ => None,
         };
         self.inner.rooms.iter().filter_map(|slot| serving(&slot)).collect()
+    }
+
+    /// One past the highest media sequence number of any room received here; 0 without one.
+    #[must_use]
+    pub fn next_msn(&self) -> u64 {
+        let next =
+            |(_, feed): (RoomId, Feed)| feed.manifest().last().map(|last| last.open.msn.0 + 1);
+        self.rooms().into_iter().filter_map(next).max().unwrap_or(0)
     }
 
     /// Ends every link and waits for their tasks.
@@ -218,6 +238,20 @@ impl Inner {
 impl Source for Upstreams {
     fn open<'a>(&'a self, room: &'a RoomId) -> BoxFuture<'a, Result<Subscription, OpenError>> {
         Box::pin(self.open(room))
+    }
+
+    fn route(&self, room: &RoomId, region: Option<&Region>) -> Vec<Offer> {
+        let Some((router, own)) = self.inner.router.get() else { return Vec::new() };
+        // An edge that does not say where viewers reach it can only be offered by itself.
+        let may =
+            |info: &NodeInfo| !info.spec.viewer_urls.is_empty() || info.spec.id == *router.node();
+        let edges = router.edges(room, region.unwrap_or(own), MAX_OFFERED, may);
+        let offer = |info: NodeInfo| Offer {
+            url: info.spec.viewer_urls.into_iter().next(),
+            node: info.spec.id,
+            region: info.spec.region,
+        };
+        edges.into_iter().map(offer).collect()
     }
 
     fn list(&self) -> Vec<RoomSummary> {

@@ -32,6 +32,7 @@ use crate::{
     assemble::in_use,
     config::{Config, Tls},
     facts::Facts,
+    inquiry::Inquiries,
     telemetry::Metrics,
     version::Versions,
 };
@@ -53,6 +54,8 @@ pub struct Shown {
     pub client: cluster::Client,
     /// Gifts and events.
     pub events: events::Client,
+    /// Other nodes.
+    pub inquiries: Inquiries,
     /// All metrics of the process.
     pub metrics: Metrics,
     /// `tidewater_refused_total`.

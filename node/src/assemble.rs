@@ -18,7 +18,7 @@ use std::{
 };
 
 use anyhow::{Context as _, anyhow, bail};
-use cluster::{Client, ClientConfig, Control, ControlConfig};
+use cluster::{Client, ClientConfig, Control, ControlConfig, NodeTable};
 use edge::{Edge, hub::homes::ClusterHomes, upstream::Upstreams};
 use media::{feed, manifest::RENDER_VERSION};
 use origin::Origin;
@@ -27,7 +27,7 @@ use tokio::time::{Instant, timeout_at};
 use tokio_util::task::AbortOnDropHandle;
 use wire::{
     Endpoint, Hello, Identity, IdentityFiles, Limits, Links, NodeId, Region, Service,
-    control::{Capacity, NodeSpec, Roles},
+    control::{Capacity, NodeSpec, NodeState, Roles},
     endpoint::IDENTITY_POLL,
     error::CloseCode,
     hello::{VersionRange, WIRE_VERSIONS},
@@ -36,6 +36,7 @@ use wire::{
 use crate::{
     config::{Config, ControlNode, Role},
     facts::Facts,
+    inquiry::Inquiries,
     ledger::{self, Ledger},
     load,
     telemetry::NodeMetrics,
@@ -81,9 +82,12 @@ pub struct Node {
     origin: Option<Origin>,
     edge: Option<(Edge, Arc<Upstreams>)>,
     ledger: Ledger,
+    inquiries: Inquiries,
     refused: IntCounterVec,
     /// Tells the control plane how busy the node is.
     _load: AbortOnDropHandle<()>,
+    /// Tells the edge that it drains.
+    _drain: Option<AbortOnDropHandle<()>>,
     /// Keeps other processes off the data folder.
     _lock: File,
 }
@@ -132,18 +136,24 @@ impl Node {
             None
         };
         let edge = if plan.roles.contains(&Role::Edge) {
-            let (edge, upstreams) = start_edge(&plan, config, client.clone(), links, &metrics)?;
+            let (edge, upstreams) =
+                start_edge(&plan, config, client.clone(), links.clone(), &metrics)?;
             services.extend(upstreams.services());
             Some((edge, upstreams))
         } else {
             None
         };
+        let backups = control.as_ref().map(Control::backups);
+        let inquiries = Inquiries::new(plan.id.clone(), links, facts.clone(), backups);
+        services.push(inquiries.service());
         endpoint.serve(services)?;
         let load = load::Sources {
             rooms: origin.as_ref().map(Origin::rooms),
             edge: edge.as_ref().map(|(edge, _)| edge.usage()),
+            upstreams: edge.as_ref().map(|(_, upstreams)| Arc::clone(upstreams)),
         };
         let load = load::keep(client.load(), load);
+        let drain = edge.as_ref().map(|(edge, _)| follow_drain(&plan.id, &client, edge.draining()));
         add_conditions(&plan.id, control.as_ref(), &client, facts);
         let names = roles(&plan.roles).names().collect::<Vec<_>>().join(",");
         tracing::info!(
@@ -158,8 +168,10 @@ impl Node {
             origin,
             edge,
             ledger,
+            inquiries,
             refused: metrics.refused,
             _load: load,
+            _drain: drain,
             _lock: lock,
         })
     }
@@ -198,6 +210,12 @@ impl Node {
     #[must_use]
     pub fn events(&self) -> events::Client {
         self.ledger.client()
+    }
+
+    /// Asks this node and others on behalf of an operator.
+    #[must_use]
+    pub fn inquiries(&self) -> &Inquiries {
+        &self.inquiries
     }
 
     /// Its `tidewater_refused_total`.
@@ -260,7 +278,7 @@ impl Node {
 
 /// Makes the data folder and takes it for this process: two nodes on one folder would each undo what
 /// the other has written.
-fn lock(data: &Path) -> anyhow::Result<File> {
+pub(crate) fn lock(data: &Path) -> anyhow::Result<File> {
     let path = data.join("lock");
     std::fs::create_dir_all(data)
         .and_then(|()| File::options().create(true).truncate(false).write(true).open(&path))
@@ -367,7 +385,9 @@ fn start_edge(
 ) -> anyhow::Result<(Edge, Arc<Upstreams>)> {
     let limits = feed::Limits { max_bytes: config.room.cache_bytes };
     let homes = Arc::new(ClusterHomes::new(client.clone(), links.clone()));
+    let router = cluster::Router::new(client.clone(), config.route.distances.clone());
     let upstreams = Arc::new(Upstreams::new(client, links, limits));
+    upstreams.set_router(router, plan.region.clone());
     count_upstreams(&upstreams, metrics)?;
     let tls = config.http.tls.clone();
     let edge = edge::Config {
@@ -378,6 +398,8 @@ fn start_edge(
         flv_max_flush: config.http.flv_max_flush,
         allow_guests: config.auth.allow_guests,
         access: access::access(config)?,
+        node: Some(plan.id.to_string()),
+        redirect: config.route.redirect,
         ..edge::Config::default()
     };
     let source = Arc::clone(&upstreams) as Arc<dyn edge::room::Source>;
@@ -406,7 +428,7 @@ pub(crate) fn in_use(key: &str, listen: &impl Display) -> String {
 
 /// What must hold before the node is called ready.
 fn add_conditions(id: &NodeId, control: Option<&Control>, client: &Client, facts: &Facts) {
-    let (standing, id) = (client.standing(), id.clone());
+    let (standing, nodes, id) = (client.standing(), client.nodes(), id.clone());
     facts.add_condition(Box::new(move || {
         let standing = *standing.borrow();
         if standing.is_removed {
@@ -415,6 +437,8 @@ fn add_conditions(id: &NodeId, control: Option<&Control>, client: &Client, facts
             Some(format!("{id} has not joined the cluster yet"))
         } else if !standing.sees_leader {
             Some(format!("{id} cannot reach the control plane's leader"))
+        } else if is_draining(&nodes, &id) {
+            Some(format!("{id} is draining"))
         } else {
             None
         }
@@ -425,6 +449,24 @@ fn add_conditions(id: &NodeId, control: Option<&Control>, client: &Client, facts
             health.borrow().fault.as_ref().map(|fault| format!("control plane: {fault}"))
         }));
     }
+}
+
+/// Whether the operator is draining the node, as far as it has heard.
+fn is_draining(nodes: &tokio::sync::watch::Receiver<Arc<NodeTable>>, id: &NodeId) -> bool {
+    nodes.borrow().get(id).is_some_and(|row| row.state == NodeState::Draining)
+}
+
+/// Tells the edge when the operator drains the node, and when that is over.
+fn follow_drain(id: &NodeId, client: &Client, edge: edge::Drain) -> AbortOnDropHandle<()> {
+    let (mut nodes, id) = (client.nodes(), id.clone());
+    AbortOnDropHandle::new(tokio::spawn(async move {
+        loop {
+            edge.set(is_draining(&nodes, &id));
+            if nodes.changed().await.is_err() {
+                return;
+            }
+        }
+    }))
 }
 
 fn spec(plan: &Plan, config: &Config, address: SocketAddr) -> NodeSpec {
@@ -442,7 +484,7 @@ fn spec(plan: &Plan, config: &Config, address: SocketAddr) -> NodeSpec {
         addr: address,
         viewer_urls,
         versions: wire::control::Versions {
-            control: versions.wire,
+            control: wire::control::CONTROL_VERSION,
             log: versions.log,
             render: versions.render,
         },

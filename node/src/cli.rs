@@ -7,6 +7,7 @@
 mod certs;
 mod client;
 mod cluster;
+mod disaster;
 mod events;
 mod key;
 mod node;

@@ -21,7 +21,7 @@ use layers::{Layers, Settings};
 pub use layers::{Place, Problem, Problems};
 pub use sections::{
     Admin, Api, Auth, Cluster, ControlNode, EventStore, Events, Hls, Http, Log, LogFormat, Node,
-    Role, Room, Rtmp, Secret, Tls, TxSecrets,
+    Role, Room, Route, Rtmp, Secret, Tls, TxSecrets,
 };
 
 /// Largest configuration file that is read, in bytes; a larger one is not a configuration.
@@ -61,6 +61,8 @@ pub struct Config {
     pub api: Api,
     /// `[hls]`
     pub hls: Hls,
+    /// `[route]`
+    pub route: Route,
     /// `[room]`
     pub room: Room,
     /// `[auth]`

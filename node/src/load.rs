@@ -23,6 +23,8 @@ pub(crate) struct Sources {
     pub(crate) rooms: Option<origin::Rooms>,
     /// The edge's viewers, if the node is one.
     pub(crate) edge: Option<edge::Usage>,
+    /// The rooms the edge receives.
+    pub(crate) upstreams: Option<Arc<edge::upstream::Upstreams>>,
 }
 
 /// Figures that only differences say something about.
@@ -60,6 +62,9 @@ impl Sources {
         let viewers = self.edge.as_ref().map_or(0, edge::Usage::viewers);
         cell.rooms.store(u32::try_from(rooms).unwrap_or(u32::MAX), Ordering::Relaxed);
         cell.viewers.store(u32::try_from(viewers).unwrap_or(u32::MAX), Ordering::Relaxed);
+        let made = self.rooms.as_ref().map_or(0, origin::Rooms::next_msn);
+        let shown = self.upstreams.as_ref().map_or(0, |upstreams| upstreams.next_msn());
+        cell.raise_head(made.max(shown));
         let passed_s = now.at.duration_since(last.at).as_secs_f64();
         if passed_s > 0.0 {
             let bits = now.sent_bytes.saturating_sub(last.sent_bytes) * 8;

@@ -26,8 +26,8 @@ impl Versions {
     pub fn of_this_build() -> Self {
         Self {
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            wire: wire::control::CONTROL_VERSION,
-            log: 1,
+            wire: wire::hello::WIRE_VERSIONS.newest,
+            log: u16::from(cluster::command::LOG_FORMAT),
             render: media::manifest::RENDER_VERSION,
         }
     }

@@ -224,6 +224,15 @@ impl Rooms {
         self.registry.rooms().iter().map(|room| report(room)).collect()
     }
 
+    /// One past the highest media sequence number in any room at home here; 0 without one.
+    #[must_use]
+    pub fn next_msn(&self) -> u64 {
+        let rooms = self.registry.rooms();
+        let next =
+            |room: &Arc<room::Room>| room.feed().manifest().last().map(|last| last.open.msn.0 + 1);
+        rooms.iter().filter_map(next).max().unwrap_or(0)
+    }
+
     /// Ends the room's stream at once. Returns whether this node is its home.
     pub async fn kick(&self, room: &RoomId) -> bool {
         let Some(room) = self.registry.get(room) else { return false };

@@ -8,6 +8,7 @@ mod hostile;
 mod lifecycle;
 mod light;
 mod metrics;
+mod operations;
 mod places;
 mod players;
 mod repo;

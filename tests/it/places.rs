@@ -27,7 +27,35 @@ impl Place {
         Tidewater::run(&self.config, self.at(8081)).await
     }
 
-    fn write(&self, control: &[Place]) -> Result<()> {
+    /// Runs a command at this node: exit code, standard output, standard error.
+    pub(crate) async fn command(&self, args: &[&str]) -> Result<(Option<i32>, String, String)> {
+        let admin = format!("admin.listen={}", self.at(8081));
+        Tidewater::command(&[args, &["--set", &admin]].concat()).await
+    }
+
+    /// As [`Place::command`] with `--json`, which must succeed.
+    pub(crate) async fn json(&self, args: &[&str]) -> Result<serde_json::Value> {
+        let (code, out, err) = self.command(&[args, &["--json"]].concat()).await?;
+        ensure!(code == Some(0), "{args:?} at {}: {err}", self.id);
+        Ok(serde_json::from_str(&out)?)
+    }
+
+    /// `host:port` of its QUIC endpoint.
+    pub(crate) fn quic(&self) -> String {
+        self.at(7400).to_string()
+    }
+
+    /// Its data folder.
+    pub(crate) fn data(&self) -> PathBuf {
+        self.config.with_file_name("data").join(self.id)
+    }
+
+    /// Writes its configuration anew, with another list of control nodes.
+    pub(crate) fn listing(&self, control: &[&Place]) -> Result<()> {
+        self.write(control)
+    }
+
+    fn write(&self, control: &[&Place]) -> Result<()> {
         let (id, ip) = (self.id, self.ip);
         let named = control.iter().map(|c| format!("\"{}@{}:7400\"", c.id, c.ip));
         let control = named.collect::<Vec<_>>().join(", ");
@@ -53,6 +81,7 @@ listen = "{ip}:1935"
 
 [http]
 listen = "{ip}:8080"
+advertise = "http://{ip}:8080"
 
 [admin]
 listen = "{ip}:8081"
@@ -83,7 +112,8 @@ pub(crate) async fn lay_out<const N: usize>(
         let args = ["certs", "node", "--dir", certs, place.id, "--host", &ip];
         let done = Tidewater::command(&args).await?;
         ensure!(done.0 == Some(0), "{done:?}");
-        place.write(places.get(..voters).unwrap_or_default())?;
+        let voters: Vec<&Place> = places.iter().take(voters).collect();
+        place.write(&voters)?;
         let path = place.config.to_str().unwrap_or_default();
         let checked = Tidewater::command(&["check-config", path]).await?;
         ensure!(checked.0 == Some(0), "{checked:?}");

@@ -464,6 +464,8 @@ pub enum Ask {
     },
     /// The cluster-wide settings. Leader only.
     Settings,
+    /// How busy each edge is, by its last heartbeat. Leader only; a thousand edges are some 20 KiB.
+    Loads,
 }
 
 /// What a [`Ask::Probe`] finds.
@@ -522,6 +524,8 @@ pub enum Answer {
     Probe(Disk),
     /// To [`Ask::Settings`].
     Settings(Vec<(String, String)>),
+    /// To [`Ask::Loads`].
+    Loads(Vec<(NodeId, Load)>),
 }
 
 /// Why a question has no positive answer.

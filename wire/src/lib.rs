@@ -17,7 +17,7 @@
 //! [`control`], [`contribute`] and [`replica`] are what is said: to the control plane, to a room's
 //! home by whoever has its publisher, and by the home to those who carry the room further;
 //! [`events`] is what is told to the node that keeps the ledger of gifts; [`room`] is a room's
-//! interaction, up to what its members read and write.
+//! interaction, up to what its members read and write; [`inquiry`] is what an operator's node asks another.
 //! Sockets, clocks and tasks are in `stream`, `endpoint` and `links` alone; the rest is pure.
 
 pub mod contribute;
@@ -29,6 +29,7 @@ pub mod frame;
 pub mod hello;
 pub mod id;
 pub mod identity;
+pub mod inquiry;
 pub mod links;
 pub mod metrics;
 pub mod replica;

@@ -27,6 +27,7 @@ use crate::{
 /// | 8 RoomEvents | edge | both | a room's interaction |
 /// | 9 Events | any | both | gifts for the ledger and events to keep, and their answers |
 /// | 10 Donate | home | both | a request for what a subscriber has of an earlier home, then that |
+/// | 11 Inquiry | any | both | an operator's question to a node, and its answer |
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(u8)]
 #[expect(missing_docs, reason = "the table above says what each is")]
@@ -42,6 +43,7 @@ pub enum StreamKind {
     RoomEvents = 8,
     Events = 9,
     Donate = 10,
+    Inquiry = 11,
 }
 
 impl StreamKind {
@@ -58,6 +60,7 @@ impl StreamKind {
         Self::RoomEvents,
         Self::Events,
         Self::Donate,
+        Self::Inquiry,
     ];
 
     /// The byte on the wire.
@@ -93,6 +96,7 @@ impl StreamKind {
             Self::RoomEvents => "room_events",
             Self::Events => "events",
             Self::Donate => "donate",
+            Self::Inquiry => "inquiry",
         }
     }
 }

@@ -91,6 +91,11 @@ async fn beat(shared: &Shared) -> Beat {
                     return Beat::Failed;
                 }
             }
+            // An empty control node, or one that restarts: another one may know who leads.
+            Ok(Ok(Err(Refusal::Unavailable(why)))) => {
+                line.note_failure(&target, why);
+                return Beat::Failed;
+            }
             // The leader is there but cannot answer now.
             Ok(Ok(_)) => return Beat::Failed,
             Ok(Err(error)) => {

@@ -107,6 +107,10 @@ impl Line {
                             continue;
                         }
                     }
+                    // An empty control node, or one that restarts, stands in nobody's way.
+                    if let Refusal::Unavailable(_) = &refusal {
+                        self.note_failure(&target, String::new());
+                    }
                     refusal.to_string()
                 }
                 Ok(Err(error)) => self.note_failure(&target, error.to_string()),

@@ -55,6 +55,13 @@ impl<D: Disk> Driver<D> {
                 out.replies.push((token, Ok(beat)));
                 return Ok(());
             }
+            Ask::Loads => {
+                let edges = self.state().nodes().filter(|row| row.spec.roles.has(Roles::EDGE));
+                let load = |id: &NodeId| Some((id.clone(), self.leases.load(id)?));
+                let loads = edges.filter_map(|row| load(&row.spec.id)).collect();
+                out.replies.push((token, Ok(Answer::Loads(loads))));
+                return Ok(());
+            }
             Ask::Register { spec } => return self.register(now, token, peer, spec, out),
             Ask::Claim { room, ingest } => return self.claim(now, token, room, ingest),
             Ask::Confirm { .. } | Ask::CheckKey { .. } if is_planted(Bug::StaleRead) => {

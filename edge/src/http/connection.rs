@@ -183,7 +183,7 @@ impl Conn {
         .await;
     }
 
-    pub(super) fn is_http1(&self) -> bool {
+    pub(crate) fn is_http1(&self) -> bool {
         self.http1
     }
 

@@ -261,7 +261,7 @@ impl Drop for AddressGuard {
 }
 
 /// What one subscriber is given: an IPv4 address, or an IPv6 /64 (RFC 6177).
-fn site(address: IpAddr) -> IpAddr {
+pub(crate) fn site(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(v6) => {
             let [a, b, c, d, ..] = v6.segments();

@@ -86,6 +86,8 @@ pub(crate) fn healthz() -> Reply {
 pub(crate) fn readyz(app: &App) -> Reply {
     let why = if app.drain.is_cancelled() {
         Some("shutting down".to_owned())
+    } else if *app.draining.borrow() {
+        Some("draining: ask another edge".to_owned())
     } else {
         app.rooms.unready()
     };

@@ -123,10 +123,12 @@ pub(crate) enum Refusal {
     Method,
     /// A request that contradicts the rules of HLS or of WebSocket.
     BadRequest,
+    /// Asked where to go too often.
+    RateLimit,
 }
 
 impl Refusal {
-    pub(super) const ALL: [Self; 10] = [
+    pub(super) const ALL: [Self; 11] = [
         Self::Address,
         Self::Tls,
         Self::Malformed,
@@ -137,6 +139,7 @@ impl Refusal {
         Self::Unavailable,
         Self::Method,
         Self::BadRequest,
+        Self::RateLimit,
     ];
 
     pub(crate) fn label(self) -> &'static str {
@@ -151,6 +154,7 @@ impl Refusal {
             Self::Unavailable => "unavailable",
             Self::Method => "method",
             Self::BadRequest => "bad_request",
+            Self::RateLimit => "rate_limit",
         }
     }
 }

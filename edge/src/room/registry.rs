@@ -14,9 +14,9 @@ use media::manifest::{Manifest, Status};
 use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
-use wire::RoomId;
+use wire::{Region, RoomId};
 
-use super::{OpenError, Room, RoomSummary, Source, Viewing};
+use super::{Offer, OpenError, Room, RoomSummary, Source, Viewing};
 use crate::metrics::{Metrics, Protocol};
 
 /// How long the source may take to open a room: as long as a viewer is held.
@@ -100,8 +100,22 @@ impl Rooms {
         })
     }
 
+    /// The rooms that are open now.
+    pub(crate) fn all_open(&self) -> Vec<Arc<Room>> {
+        let open = self.slots.iter().filter_map(|slot| match slot.value() {
+            Slot::Open(room) => Some(Arc::clone(room)),
+            Slot::Opening(_) => None,
+        });
+        open.collect()
+    }
+
     pub(crate) fn list(&self) -> Vec<RoomSummary> {
         self.source.list()
+    }
+
+    /// The best edges for a viewer.
+    pub(crate) fn route(&self, room: &RoomId, region: Option<&Region>) -> Vec<Offer> {
+        self.source.route(room, region)
     }
 
     pub(crate) fn unready(&self) -> Option<String> {

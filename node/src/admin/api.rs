@@ -1,8 +1,8 @@
 //! `/api/v1`: rooms and keys; the cluster in [`cluster`], gifts and events in [`events`].
 //!
 //! In: requests that the guard let through. Out: JSON of [`view`], or problem documents. Every answer
-//! comes from the control plane under [`CONTROL_TIMEOUT`], with what the home of a room knows added
-//! where it is in this process.
+//! comes from the control plane under [`CONTROL_TIMEOUT`], with what the home of a room knows added,
+//! asked of it over the cluster where it is another node.
 
 mod cluster;
 mod events;
@@ -22,6 +22,7 @@ use serde::{Deserialize, de::DeserializeOwned};
 use wire::{
     RoomId,
     control::{Grant, KeyId, NodeState, Refusal, Roles},
+    inquiry::{RoomFacts, RoomState},
 };
 
 use super::{CONTROL_TIMEOUT, Shown, problem::Problem, version, view};
@@ -46,6 +47,7 @@ pub(super) fn routes() -> Router<Shown> {
         .route("/api/v1/rooms", get(rooms))
         .route("/api/v1/rooms/{app}/{name}", get(room))
         .route("/api/v1/rooms/{app}/{name}/kick", post(kick))
+        .route("/api/v1/rooms/{app}/{name}/place", post(place))
         .route("/api/v1/keys", get(keys).post(create_key))
         .route("/api/v1/keys/{id}", delete(revoke_key))
 }
@@ -68,7 +70,8 @@ async fn rooms(
     let limit = limit(&page)?;
     let grants = asked(shown.client.rooms(after.as_ref(), limit)).await?;
     let next = next_page(&grants, limit, |grant| grant.room.to_string());
-    let rooms = grants.iter().map(|grant| room_view(&shown, grant)).collect();
+    let facts = shown.inquiries.rooms(&grants).await;
+    let rooms = grants.iter().zip(facts).map(|(grant, facts)| room_view(grant, facts)).collect();
     Ok(Json(view::Rooms { rooms, next }))
 }
 
@@ -79,7 +82,10 @@ async fn room(
     let room = RoomId::new(&app, &name).map_err(|e| Problem::bad_request(e.to_string()))?;
     let location = asked(shown.client.locate(&room)).await?;
     match location.placement {
-        Some(grant) => Ok(Json(room_view(&shown, &grant))),
+        Some(grant) => {
+            let facts = shown.inquiries.rooms(std::slice::from_ref(&grant)).await.pop().flatten();
+            Ok(Json(room_view(&grant, facts)))
+        }
         None => Err(not_active(&room)),
     }
 }
@@ -90,17 +96,37 @@ async fn kick(
     Path((app, name)): Path<(String, String)>,
 ) -> Answer<StatusCode> {
     let room = RoomId::new(&app, &name).map_err(|e| Problem::bad_request(e.to_string()))?;
-    if shown.facts.kick(&room).await {
+    if shown.inquiries.kick_here(&room).await {
         tracing::info!(%room, "stream ended by the operator");
         return Ok(StatusCode::NO_CONTENT);
     }
-    match asked(shown.client.locate(&room)).await?.placement {
-        Some(grant) => {
-            let what = format!("the home of {room} is {}; ask its admin listener", grant.home);
-            Err(Problem::new(StatusCode::CONFLICT, what))
+    let Some(grant) = asked(shown.client.locate(&room)).await?.placement else {
+        return Err(not_active(&room));
+    };
+    match shown.inquiries.kick(&grant).await {
+        Ok(true) => Ok(StatusCode::NO_CONTENT),
+        Ok(false) => {
+            let what = format!("room {room} is moving away from {}; try again", grant.home);
+            Err(Problem::unavailable(what))
         }
-        None => Err(not_active(&room)),
+        Err(error) => Err(Problem::unavailable(format!("the home of {room}, {error}"))),
     }
+}
+
+/// Moves the room; viewers go on.
+async fn place(
+    State(shown): State<Shown>,
+    Path((app, name)): Path<(String, String)>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Answer<Json<view::Placed>> {
+    let room = RoomId::new(&app, &name).map_err(|e| Problem::bad_request(e.to_string()))?;
+    let new: view::NewHome = json(&headers, &body)?;
+    let to = new.to.as_deref().map(cluster::node_id).transpose()?;
+    let grant = asked(shown.client.place(&room, to.as_ref())).await?;
+    tracing::info!(%room, home = %grant.home, epoch = %grant.epoch, "room placed by the operator");
+    let (room, home) = (grant.room.to_string(), grant.home.to_string());
+    Ok(Json(view::Placed { room, home, epoch: grant.epoch.0 }))
 }
 
 async fn keys(
@@ -176,25 +202,24 @@ fn refusal(error: &::cluster::Error) -> Problem {
     Problem::new(status, error.to_string())
 }
 
-fn room_view(shown: &Shown, grant: &Grant) -> view::Room {
-    let report = shown.facts.room(&grant.room).filter(|report| report.epoch == grant.epoch);
-    let facts = report.as_ref().map(|report| &report.facts);
+fn room_view(grant: &Grant, facts: Option<RoomFacts>) -> view::Room {
+    let facts = facts.as_ref();
     view::Room {
         room: grant.room.to_string(),
         home: grant.home.to_string(),
         ingest: facts.and_then(|f| f.ingest.as_ref()).map(ToString::to_string),
         epoch: grant.epoch.0,
         state: facts.map(|f| match f.state {
-            origin::State::Idle => view::RoomState::Idle,
-            origin::State::Live => view::RoomState::Live,
-            origin::State::Grace => view::RoomState::Grace,
+            RoomState::Idle => view::RoomState::Idle,
+            RoomState::Live => view::RoomState::Live,
+            RoomState::Grace => view::RoomState::Grace,
         }),
-        viewers: report.as_ref().map(|r| r.viewers),
-        subscribers: report.as_ref().map(|r| r.subscribers),
+        viewers: facts.map(|f| f.viewers),
+        subscribers: facts.map(|f| f.subscribers),
         source: facts.and_then(|f| f.source).map(|address| address.to_string()),
         encoder: facts.and_then(|f| f.encoder.clone()),
         since_unix_ms: facts.and_then(|f| f.since_unix_ms),
-        advice: facts.and_then(|f| f.advice).map(str::to_owned),
+        advice: facts.and_then(|f| f.advice.clone()),
     }
 }
 

@@ -2,7 +2,11 @@
 //!
 //! Field names are part of the outside contract (DESIGN section 9): append only.
 
+use http::HeaderName;
 use serde::{Deserialize, Serialize};
+
+/// Says the log index a backup is of.
+pub const REVISION_HEADER: HeaderName = HeaderName::from_static("tidewater-revision");
 
 /// `GET /api/v1/cluster`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -53,6 +57,33 @@ pub struct Node {
     pub rooms: u32,
     /// Viewers it serves, if the leader answered.
     pub viewers: Option<u32>,
+    /// Share of its cores in use, in thousandths, if the leader answered.
+    pub cpu_permille: Option<u16>,
+    /// Bits per second it sends to viewers, if the leader answered.
+    pub egress_bps: Option<u64>,
+    /// Highest log format it applies.
+    pub log: u16,
+    /// Highest render version it produces.
+    pub render: u16,
+}
+
+/// `POST /api/v1/rooms/{app}/{name}/place`: where a room shall live.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NewHome {
+    /// An origin; without it the leader chooses the best other one.
+    pub to: Option<String>,
+}
+
+/// The answer to `POST /api/v1/rooms/{app}/{name}/place`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Placed {
+    /// `app/name`.
+    pub room: String,
+    /// The node that holds it now.
+    pub home: String,
+    /// The right under which it does.
+    pub epoch: u64,
 }
 
 /// `POST /api/v1/cluster/members`: the control node to admit.
@@ -96,7 +127,7 @@ pub enum RoomState {
 
 /// `GET /api/v1/rooms/{app}/{name}`, and an item of `GET /api/v1/rooms`.
 ///
-/// What only the home knows is absent when another node is asked.
+/// What only the home knows is absent while it does not answer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Room {
     /// `app/name`.

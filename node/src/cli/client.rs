@@ -7,7 +7,7 @@ use std::{io::ErrorKind, time::Duration};
 
 use anyhow::{Context as _, bail};
 use bytes::Bytes;
-use http::{Method, Request, StatusCode, header};
+use http::{HeaderMap, Method, Request, StatusCode, header};
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper_util::rt::TokioIo;
 use serde::{Serialize, de::DeserializeOwned};
@@ -15,7 +15,7 @@ use tokio::net::TcpStream;
 
 use super::Ask;
 use crate::{
-    admin::problem::Problem,
+    admin::{problem::Problem, view::REVISION_HEADER},
     config::{Config, Secret, Sources},
 };
 
@@ -23,6 +23,9 @@ use crate::{
 pub(super) const TIMEOUT: Duration = Duration::from_secs(15);
 /// The largest answer read, in bytes: a page of rooms is some 100 KiB.
 const MAX_ANSWER_BYTES: usize = 16 << 20;
+/// How long a backup may take, and how large it may be.
+const BACKUP_TIMEOUT: Duration = Duration::from_secs(90);
+const MAX_BACKUP_BYTES: usize = wire::control::MAX_SNAPSHOT_BYTES;
 
 /// A node's admin listener.
 pub(super) struct Client {
@@ -85,17 +88,56 @@ impl Client {
         self.send(Method::DELETE, path, Vec::new()).map(drop)
     }
 
+    /// Waits between two looks.
+    ///
+    /// # Errors
+    /// As [`Client::get`].
+    pub(super) fn pause(time: Duration) -> anyhow::Result<()> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
+        runtime.block_on(async { tokio::time::sleep(time).await });
+        Ok(())
+    }
+
+    /// A backup, and the log index it is of.
+    ///
+    /// # Errors
+    /// As [`Client::get`].
+    pub(super) fn backup(&self) -> anyhow::Result<(u64, Vec<u8>)> {
+        let limits = (BACKUP_TIMEOUT, MAX_BACKUP_BYTES);
+        let path = "/api/v1/cluster/backup";
+        let (headers, body) = self.send_within(Method::GET, path, Vec::new(), limits)?;
+        let revision = headers.get(REVISION_HEADER).and_then(|value| value.to_str().ok());
+        let revision = revision.and_then(|text| text.parse().ok());
+        Ok((revision.context("the node does not say what the backup is of")?, body))
+    }
+
     fn send(&self, method: Method, path: &str, body: Vec<u8>) -> anyhow::Result<Vec<u8>> {
+        Ok(self.send_within(method, path, body, (TIMEOUT, MAX_ANSWER_BYTES))?.1)
+    }
+
+    fn send_within(
+        &self,
+        method: Method,
+        path: &str,
+        body: Vec<u8>,
+        (patience, most): (Duration, usize),
+    ) -> anyhow::Result<(HeaderMap, Vec<u8>)> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let late = || format!("no answer from {} within {} s", self.address, TIMEOUT.as_secs());
+        let late = || format!("no answer from {} within {} s", self.address, patience.as_secs());
         runtime.block_on(async {
-            tokio::time::timeout(TIMEOUT, self.exchange(method, path, body))
+            tokio::time::timeout(patience, self.exchange(method, path, body, most))
                 .await
                 .with_context(late)?
         })
     }
 
-    async fn exchange(&self, method: Method, path: &str, body: Vec<u8>) -> anyhow::Result<Vec<u8>> {
+    async fn exchange(
+        &self,
+        method: Method,
+        path: &str,
+        body: Vec<u8>,
+        most: usize,
+    ) -> anyhow::Result<(HeaderMap, Vec<u8>)> {
         let address = &self.address;
         let socket = match TcpStream::connect(address).await {
             Ok(socket) => socket,
@@ -117,11 +159,11 @@ impl Client {
             request = request.header(header::AUTHORIZATION, format!("Bearer {}", token.reveal()));
         }
         let response = sender.send_request(request.body(Full::new(Bytes::from(body)))?).await?;
-        let status = response.status();
-        let body = Limited::new(response.into_body(), MAX_ANSWER_BYTES).collect().await;
+        let (status, headers) = (response.status(), response.headers().clone());
+        let body = Limited::new(response.into_body(), most).collect().await;
         let body = body.map_err(|e| anyhow::anyhow!("{address} broke off: {e}"))?.to_bytes();
         if status.is_success() {
-            return Ok(body.into());
+            return Ok((headers, body.into()));
         }
         match serde_json::from_slice::<Problem>(&body) {
             Ok(problem) if status == StatusCode::UNAUTHORIZED => {

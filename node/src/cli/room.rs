@@ -1,7 +1,7 @@
 //! `tidewater room …`
 
 use clap::Subcommand;
-use wire::RoomId;
+use wire::{NodeId, RoomId};
 
 use super::{
     Ask,
@@ -9,7 +9,7 @@ use super::{
     table::{or_dash, table},
 };
 use crate::{
-    admin::view::{self, RoomState},
+    admin::view::{self, NewHome, Placed, RoomState},
     config::Sources,
 };
 
@@ -20,11 +20,22 @@ pub(super) enum Command {
         #[command(flatten)]
         ask: Ask,
     },
-    /// End a room's stream at once; its home must be the node asked
+    /// End a room's stream at once
     Kick {
         /// The room, as app/name
         #[arg(value_parser = RoomId::parse)]
         room: RoomId,
+        #[command(flatten)]
+        ask: Ask,
+    },
+    /// Move a room to another origin; its viewers go on
+    Place {
+        /// The room, as app/name
+        #[arg(value_parser = RoomId::parse)]
+        room: RoomId,
+        /// The origin; without it, the best other one
+        #[arg(value_parser = NodeId::new)]
+        node: Option<NodeId>,
         #[command(flatten)]
         ask: Ask,
     },
@@ -47,6 +58,16 @@ pub(super) fn execute(command: Command, sources: Sources) -> anyhow::Result<()> 
             match ask.json {
                 true => println!("{}", serde_json::json!({ "kicked": room })),
                 false => println!("{room}: the stream is ended"),
+            }
+            Ok(())
+        }
+        Command::Place { room, node, ask } => {
+            let body = NewHome { to: node.as_ref().map(ToString::to_string) };
+            let path = format!("/api/v1/rooms/{room}/place");
+            let placed: Placed = Client::new(&ask, sources)?.post(&path, &body)?;
+            match ask.json {
+                true => println!("{}", serde_json::to_string(&placed)?),
+                false => println!("{room}: its home is {}, epoch {}", placed.home, placed.epoch),
             }
             Ok(())
         }

@@ -131,6 +131,18 @@ pub const KEYS: &[Key] = &[
     key("hls.target_duration", ms(1_000, 60_000), "2s", "least EXT-X-TARGETDURATION"),
     key("hls.max_target_duration", ms(1_000, 60_000), "10s", "most EXT-X-TARGETDURATION"),
     key("hls.window", Kind::Integer { min: 3, max: 100 }, "8", "least segments in the playlist"),
+    key(
+        "route.distances",
+        Kind::List,
+        "",
+        "how far regions are from each other, as in eu/us=80, both ways, in any unit; unlisted pairs are farthest",
+    ),
+    key(
+        "route.redirect",
+        Kind::Flag,
+        "false",
+        "send viewers who begin at an edge that is not among the best for their room there (302)",
+    ),
     key("room.publish_grace", ms(0, HOUR_MS), "10s", "how long a room waits for its publisher"),
     key(
         "room.cache",

@@ -11,6 +11,7 @@ use std::{
     time::Duration,
 };
 
+use cluster::placement::Distances;
 use events::order::MIN_KEY_BYTES;
 use wire::{NodeId, Region};
 
@@ -19,7 +20,7 @@ use super::{
     layers::{Place, Problem, Problems, Settings},
     sections::{
         Admin, Api, Auth, Cluster, ControlNode, EventStore, Events, Hls, Http, Log, LogFormat,
-        Node, Role, Room, Rtmp, Secret, Tls, TxSecrets,
+        Node, Role, Room, Route, Rtmp, Secret, Tls, TxSecrets,
     },
     value::{Value, host_port},
 };
@@ -63,6 +64,7 @@ pub(super) fn compose(settings: Settings) -> Result<Config, Problems> {
             max_target_duration: read.duration("hls.max_target_duration"),
             window: read.integer("hls.window") as u32,
         },
+        route: Route { distances: read.distances(), redirect: read.flag("route.redirect") },
         room: Room {
             publish_grace: read.duration("room.publish_grace"),
             cache_bytes: read.integer("room.cache") as usize,
@@ -137,6 +139,16 @@ impl Reader<'_> {
             cert: self.path("cluster.cert"),
             key: self.path("cluster.key"),
         }
+    }
+
+    fn distances(&mut self) -> Distances {
+        let mut distances = Distances::default();
+        for entry in self.list("route.distances") {
+            if let Some((one, other, far)) = self.parsed("route.distances", distance(&entry)) {
+                distances.set(one, other, far);
+            }
+        }
+        distances
     }
 
     fn events(&mut self) -> Events {
@@ -341,6 +353,16 @@ impl Reader<'_> {
         let place = self.settings.get(key).1.clone();
         self.problems.push(Problem { place, what: format!("{key} {what}") });
     }
+}
+
+fn distance(entry: &str) -> Result<(Region, Region, u32), String> {
+    let form = "write region/region=number, as in eu/us=80";
+    let wrong = || format!("has {entry:?}; {form}");
+    let (pair, far) = entry.split_once('=').ok_or_else(wrong)?;
+    let (one, other) = pair.split_once('/').ok_or_else(wrong)?;
+    let region = |name: &str| Region::new(name.trim()).map_err(|e| format!("has {entry:?}: {e}"));
+    let far = far.trim().parse().map_err(|_| wrong())?;
+    Ok((region(one)?, region(other)?, far))
 }
 
 fn control_node(entry: &str) -> Result<ControlNode, String> {

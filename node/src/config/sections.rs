@@ -134,6 +134,15 @@ pub struct Hls {
     pub window: u32,
 }
 
+/// `[route]`: where viewers are sent.
+#[derive(Debug, Clone)]
+pub struct Route {
+    /// How far regions are from each other.
+    pub distances: cluster::placement::Distances,
+    /// Whether viewers who begin at the wrong edge are redirected.
+    pub redirect: bool,
+}
+
 /// `[room]`: how rooms behave.
 #[derive(Debug, Clone)]
 pub struct Room {

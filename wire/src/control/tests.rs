@@ -107,6 +107,7 @@ fn questions_keep_their_bytes() {
         ),
         (Ask::Set { name: "a".into(), value: Some("b".into()) }, "140161010162".to_owned()),
         (Ask::Settings, "15".to_owned()),
+        (Ask::Loads, "16".to_owned()),
     ];
     for (ask, expected) in cases {
         pinned(&Request { id: 1, ask }, &format!("01{expected}"));
@@ -130,6 +131,10 @@ fn answers_keep_their_bytes() {
         (Answer::Member { raft_id: 4 }, "0804".to_owned()),
         (Answer::Probe(Disk::Empty { disk: 5 }), "090005".to_owned()),
         (Answer::Settings(vec![("a".into(), "b".into())]), "0a0101610162".to_owned()),
+        (
+            Answer::Loads(vec![(NodeId::new("e1").unwrap(), Load::default())]),
+            "0b010265310000000000".to_owned(),
+        ),
     ];
     for (answer, expected) in cases {
         pinned(&Response { id: 1, answer: Ok(answer) }, &format!("0100{expected}"));

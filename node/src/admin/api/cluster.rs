@@ -1,7 +1,7 @@
 //! `/api/v1/cluster`: the nodes, who leads, who votes.
 //!
 //! In: requests that the guard let through. Out: what the control plane says; changes go to its
-//! leader.
+//! leader. A backup is taken by the leader.
 
 use axum::{
     Json, Router,
@@ -10,7 +10,7 @@ use axum::{
     response::{IntoResponse, Response},
     routing::{delete, get, post},
 };
-use http::{HeaderMap, StatusCode};
+use http::{HeaderMap, HeaderValue, StatusCode, header};
 use wire::{
     NodeId,
     control::{ClusterStatus, Part},
@@ -25,7 +25,9 @@ pub(super) fn routes() -> Router<Shown> {
         .route("/api/v1/cluster", get(status))
         .route("/api/v1/cluster/leader", post(transfer_leader))
         .route("/api/v1/cluster/members", post(add_member))
+        .route("/api/v1/cluster/backup", get(backup))
         .route("/api/v1/cluster/nodes/{id}", delete(remove_node))
+        .route("/api/v1/cluster/nodes/{id}/drain", post(drain).delete(undo_drain))
 }
 
 async fn status(State(shown): State<Shown>) -> Answer<Json<view::Cluster>> {
@@ -40,8 +42,8 @@ async fn transfer_leader(
     let new: view::NewLeader = json(&headers, &body)?;
     let to = new.to.as_deref().map(node_id).transpose()?;
     asked(shown.client.transfer_leader(to.as_ref())).await?;
-    tracing::info!(to = to.map(tracing::field::display), "leadership is being handed on");
-    Ok(StatusCode::ACCEPTED)
+    tracing::info!(to = to.map(tracing::field::display), "leadership handed on by the operator");
+    Ok(StatusCode::NO_CONTENT)
 }
 
 async fn add_member(
@@ -70,6 +72,34 @@ async fn remove_node(State(shown): State<Shown>, Path(id): Path<String>) -> Answ
     Ok(StatusCode::NO_CONTENT)
 }
 
+async fn drain(State(shown): State<Shown>, Path(id): Path<String>) -> Answer<StatusCode> {
+    set_draining(&shown, &id, true).await
+}
+
+async fn undo_drain(State(shown): State<Shown>, Path(id): Path<String>) -> Answer<StatusCode> {
+    set_draining(&shown, &id, false).await
+}
+
+async fn set_draining(shown: &Shown, id: &str, draining: bool) -> Answer<StatusCode> {
+    let id = node_id(id)?;
+    asked(shown.client.drain(&id, draining)).await?;
+    tracing::info!(node = %id, draining, "drain set by the operator");
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// The replicated state as a file for `cluster restore`, and in a header the log index it is of.
+async fn backup(State(shown): State<Shown>) -> Answer<Response> {
+    let status = asked(shown.client.status()).await?;
+    let backup = shown.inquiries.backup(&status).await;
+    let backup = backup.map_err(|error| Problem::unavailable(format!("no backup: {error}")))?;
+    tracing::info!(revision = backup.revision, bytes = backup.bytes.len(), "backup taken");
+    let headers = [
+        (header::CONTENT_TYPE, HeaderValue::from_static("application/octet-stream")),
+        (view::REVISION_HEADER, HeaderValue::from(backup.revision)),
+    ];
+    Ok((headers, backup.bytes).into_response())
+}
+
 fn cluster_view(status: &ClusterStatus) -> view::Cluster {
     let members = status.members.iter().map(|member| view::Member {
         id: member.node.to_string(),
@@ -92,6 +122,10 @@ fn cluster_view(status: &ClusterStatus) -> view::Cluster {
             address: spec.addr.to_string(),
             rooms: node.homes,
             viewers: node.load.map(|load| load.viewers),
+            cpu_permille: node.load.map(|load| load.cpu_permille),
+            egress_bps: node.load.map(|load| load.egress_bps),
+            log: spec.versions.log,
+            render: spec.versions.render,
         }
     });
     view::Cluster {
@@ -105,6 +139,6 @@ fn cluster_view(status: &ClusterStatus) -> view::Cluster {
     }
 }
 
-fn node_id(text: &str) -> Answer<NodeId> {
+pub(super) fn node_id(text: &str) -> Answer<NodeId> {
     NodeId::new(text).map_err(|e| Problem::bad_request(e.to_string()))
 }
