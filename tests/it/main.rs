@@ -1,5 +1,6 @@
 //! Black-box tests: one promise a test, real processes, real sockets.
 
+mod audit;
 mod documents;
 mod events;
 mod homes;
