@@ -48,7 +48,7 @@ pub enum StreamKind {
 
 impl StreamKind {
     /// Every kind, in the order of their numbers.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Hello,
         Self::Control,
         Self::Watch,
