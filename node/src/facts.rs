@@ -42,6 +42,12 @@ impl Facts {
         self.origins.read().iter().find_map(|rooms| rooms.get(room))
     }
 
+    /// The origin of this process, if it has one.
+    #[must_use]
+    pub fn origin(&self) -> Option<origin::Rooms> {
+        self.origins.read().first().cloned()
+    }
+
     /// Ends the stream of `room` at once; whether its home is in this process.
     pub async fn kick(&self, room: &RoomId) -> bool {
         let origins = self.origins.read().clone();

@@ -7,7 +7,7 @@ use futures_util::{SinkExt, StreamExt};
 use serde_json::{Value, json};
 use tests::member::{Closed, Member};
 use tests::process::Tidewater;
-use tests::{eventually, http};
+use tests::{eventually, http, tool};
 use tokio_websockets::Message;
 
 use crate::places::lay_out;
@@ -222,4 +222,47 @@ async fn the_past_survives_the_home() -> Result<()> {
         }
     }
     Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn moderators_reach_every_member() -> Result<()> {
+    let data = tempfile::tempdir()?;
+    let (node, ready) = Tidewater::dev(data.path(), &["--edges", "2"]).await?;
+    let mut ann = Member::join(ready.http[0], "live/mods", ANN, None).await?;
+    let mut bob = Member::join(ready.http[1], "live/mods", BOB, None).await?;
+    let path = "/api/v1/rooms/live/mods";
+    let act = |act: Value| async move {
+        tests::events::post(ready.admin, &format!("{path}/moderation"), &act).await
+    };
+    let said = ann.say("c1", "take this back").await?;
+    bob.item(is_text("take this back")).await?;
+    let (status, answer) = act(json!({"action": "delete", "ids": [said["id"]]})).await?;
+    ensure!(status == 204, "{status} {answer}");
+    bob.item(|item| item["t"] == "del" && item["ids"][0] == said["id"]).await?;
+    act(json!({"action": "pin", "text": "be kind"})).await?;
+    bob.item(|item| item["t"] == "set" && item["k"] == "pin" && item["v"] == "be kind").await?;
+    let uid = ann.welcome["uid"].clone();
+    act(json!({"action": "mute", "user": uid, "seconds": 60})).await?;
+    let mut muted = ann.say("c2", "am I muted?").await?;
+    while muted["code"] == "rate_limited" {
+        let wait = muted["retry_ms"].as_u64().unwrap_or_default();
+        tokio::time::sleep(Duration::from_millis(wait)).await;
+        muted = ann.say("c2", "am I muted?").await?;
+    }
+    ensure!(muted["code"] == "muted" && muted["retry_ms"].as_u64() <= Some(60_000), "{muted}");
+    act(json!({"action": "ban", "user": uid})).await?;
+    ensure!(ann.closed().await?.0 == 4005);
+    let (status, answer) = act(json!({"action": "ban"})).await?;
+    ensure!(status == 400 && answer["detail"].is_string(), "{status} {answer}");
+    node.kill().await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_browsers_talk() -> Result<()> {
+    let data = tempfile::tempdir()?;
+    let (node, ready) = Tidewater::dev(data.path(), &["--edges", "1"]).await?;
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../web/e2e/room.mjs");
+    let url = format!("http://{}/watch/live/pages", ready.http[0]);
+    tool::run("node", &[script, &url], Duration::from_secs(120)).await?;
+    node.kill().await
 }

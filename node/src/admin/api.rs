@@ -1,5 +1,5 @@
 //! `/api/v1`: rooms and keys; the cluster in [`cluster`], gifts and events in [`events`],
-//! what applications say in rooms in [`messages`].
+//! what applications say in rooms in [`messages`], what moderators do there in [`talk`].
 //!
 //! In: requests that the guard let through. Out: JSON of [`view`], or problem documents. Every answer
 //! comes from the control plane under [`CONTROL_TIMEOUT`], with what the home of a room knows added,
@@ -7,6 +7,7 @@
 
 mod cluster;
 mod events;
+mod talk;
 mod tokens;
 mod messages;
 
@@ -45,6 +46,7 @@ pub(super) fn routes() -> Router<Shown> {
         .route("/api/v1/version", get(version))
         .merge(cluster::routes())
         .merge(events::routes())
+        .merge(talk::routes())
         .merge(tokens::routes())
         .merge(messages::routes())
         .route("/api/v1/rooms", get(rooms))
