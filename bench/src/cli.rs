@@ -8,13 +8,14 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use clap::{Args, Parser, Subcommand};
 
 use crate::baseline::{self, Load};
 use crate::measure::{self, MeasureArgs};
+use crate::run::{self, Show};
 use crate::scenario::{Options, Scenario};
-use crate::{limits, run};
+use crate::{html, limits};
 
 /// Loads a live streaming server and says what it delivers, how late, and at what cost.
 #[derive(Debug, Parser)]
@@ -58,11 +59,14 @@ struct BaselineArgs {
     bitrate: u64,
 }
 
-#[derive(Debug, Clone, Copy, Args)]
+#[derive(Debug, Clone, Args)]
 struct Output {
-    /// Print JSON lines: one for each protocol, then a summary
+    /// Print JSON lines: one a second, then one for each protocol, then a summary
     #[arg(long)]
     json: bool,
+    /// Write a page with tables and plots
+    #[arg(long, value_name = "FILE")]
+    html: Option<PathBuf>,
     /// Run on this core alone
     #[arg(long, value_name = "CORE")]
     core: Option<usize>,
@@ -105,7 +109,13 @@ fn run_scenario(args: RunArgs) -> Result<bool> {
     if let Some(core) = args.output.core {
         limits::pin(core)?;
     }
-    let report = run::run(&scenario, false)?;
+    let show = if args.output.json { Show::Json } else { Show::Lines };
+    let report = run::run(&scenario, show)?;
+    if let Some(path) = &args.output.html {
+        let title = format!("bench run, {:.0} s", report.window.as_secs_f64());
+        std::fs::write(path, html::page(&report, &title))
+            .with_context(|| path.display().to_string())?;
+    }
     if args.output.json {
         for line in report.json() {
             println!("{line}");

@@ -11,6 +11,7 @@
 mod baseline;
 pub mod card;
 pub mod cli;
+mod html;
 mod http;
 mod limits;
 mod measure;

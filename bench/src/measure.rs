@@ -18,7 +18,7 @@ use clap::Args;
 
 use crate::report::Report;
 use crate::requests::{self, Answered};
-use crate::run;
+use crate::run::{self, Show};
 use crate::scenario::{Options, Scenario};
 use crate::tail::{self, Tail};
 pub(crate) use cases::{CASES, Case, Document, Figure, Peer, Setting};
@@ -199,14 +199,16 @@ fn watch(case: &Case, options: Options, args: &MeasureArgs) -> Result<Outcome> {
         pid: cluster.pids(),
         ..Options::default()
     };
-    let report = run::run(&Scenario::new(own.over(options))?, true)?;
+    let report = run::run(&Scenario::new(own.over(options))?, Show::Nothing)?;
     Ok(Outcome { report: Some(report), upstreams: upstreams.most(), ..Outcome::default() })
 }
 
 /// Another server under the same load; none if it is not installed.
 fn beside(peer: Peer, options: Options, args: &MeasureArgs) -> Result<Option<Report>> {
     let core = args.server_core;
-    let run = |own: Options| run::run(&Scenario::new(own.over(options.clone()))?, true).map(Some);
+    let run = |own: Options| {
+        run::run(&Scenario::new(own.over(options.clone()))?, Show::Nothing).map(Some)
+    };
     match peer {
         Peer::SendLoop { interval_ms } => {
             let kbits = options.bitrate.context("the preset needs a bit rate")?;

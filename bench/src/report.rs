@@ -142,6 +142,27 @@ impl Own {
     }
 }
 
+/// What was seen in one second of a run.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
+pub struct Sample {
+    /// Seconds since the first viewer came.
+    pub at_s: f64,
+    /// Received by all viewers.
+    pub mbit: f64,
+    /// Viewers that have received media.
+    pub viewers: u64,
+    /// Publishers that are sending.
+    pub publishers: u64,
+    /// Freezes so far.
+    pub stalls: u64,
+    /// Errors so far.
+    pub errors: u64,
+    /// Cores the server's processes used.
+    pub server_cores: f64,
+    /// Their resident bytes.
+    pub server_rss: u64,
+}
+
 /// A finished run.
 #[derive(Debug, Clone)]
 pub struct Report {
@@ -157,6 +178,10 @@ pub struct Report {
     pub publishers: (u32, u64, u64),
     /// How late frames were sent.
     pub late_ms: Option<Quantiles>,
+    /// Each second from the first viewer on.
+    pub samples: Vec<Sample>,
+    /// From when to when was measured, in the samples' time.
+    pub measured_s: (f64, f64),
     /// The load of the machine.
     pub load: Option<f64>,
     /// Why figures cannot be believed; empty if they can.
@@ -378,6 +403,8 @@ mod tests {
             own: Own { cpu_s: busy, busy, waited: 0.0 },
             publishers: (1, 1, 0),
             late_ms: None,
+            samples: Vec::new(),
+            measured_s: (0.0, 1.0),
             load: None,
             problems: Vec::new(),
         };

@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use crate::card::{Card, Shape};
 use crate::process::{self, OwnUsage, Usage};
 use crate::publisher::{Habits, Publisher, Pushes};
-use crate::report::{self, Own, Report, Row};
+use crate::report::{self, Own, Report, Row, Sample};
 use crate::rtmp::PUBLISH_TIMEOUT;
 use crate::scenario::{Protocol, Room, Scenario};
 use crate::stats::{Tally, Window};
@@ -37,6 +37,8 @@ const STREAM_SILENCE: Duration = Duration::from_secs(5);
 const POLL_SILENCE: Duration = Duration::from_secs(15);
 /// How often progress is shown where nobody watches it.
 const LOG_EVERY: u32 = 10;
+/// Seconds of a run that are kept for its plots: a day.
+const MAX_SAMPLES: usize = 86_400;
 const FLV_PATH: &str = "/{app}/{name}.flv";
 const HLS_PATH: &str = "/{app}/{name}.m3u8";
 
@@ -45,7 +47,7 @@ const HLS_PATH: &str = "/{app}/{name}.m3u8";
 /// # Errors
 /// When it cannot be begun: a name that does not resolve, a process that is not there, a push that is
 /// refused, too few open files. What goes wrong later is in the report.
-pub fn run(scenario: &Scenario, quiet: bool) -> Result<Report> {
+pub fn run(scenario: &Scenario, show: Show) -> Result<Report> {
     let viewers: u64 = scenario.viewers.iter().map(|(p, n)| sockets(*p) * u64::from(*n)).sum();
     limits::allow_sockets(viewers + u64::from(scenario.publishers))?;
     let crowd = Builder::new_current_thread().enable_all().build()?;
@@ -57,7 +59,7 @@ pub fn run(scenario: &Scenario, quiet: bool) -> Result<Report> {
         crowd.block_on(crowd_stop.cancelled());
         crowd.shutdown_timeout(LEAVE_TIMEOUT);
     })?;
-    let run = Run { scenario, stop: stop.clone(), crowd: crowd_handle, quiet };
+    let run = Run { scenario, stop: stop.clone(), crowd: crowd_handle, show };
     let report = timed.block_on(run.go());
     stop.cancel();
     let _ = crowd_thread.join();
@@ -79,8 +81,12 @@ pub(crate) fn while_publishing<T>(
     thread::scope(|scope| {
         scope.spawn(move || {
             timed.block_on(async {
-                let run =
-                    Run { scenario, stop: publishing, crowd: timed.handle().clone(), quiet: true };
+                let run = Run {
+                    scenario,
+                    stop: publishing,
+                    crowd: timed.handle().clone(),
+                    show: Show::Nothing,
+                };
                 let publishers = run.publish(&Arc::default(), &Arc::default()).await;
                 let publishers = match publishers {
                     Ok(publishers) => publishers,
@@ -103,11 +109,22 @@ fn sockets(protocol: Protocol) -> u64 {
     if protocol == Protocol::LlHls { 2 } else { 1 }
 }
 
+/// How a run shows its progress.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Show {
+    /// Not at all.
+    Nothing,
+    /// Lines for people, on stderr.
+    Lines,
+    /// The same, and a JSON line a second on stdout.
+    Json,
+}
+
 struct Run<'a> {
     scenario: &'a Scenario,
     stop: CancellationToken,
     crowd: tokio::runtime::Handle,
-    quiet: bool,
+    show: Show,
 }
 
 /// Readings at one end of the window.
@@ -135,10 +152,12 @@ impl Run<'_> {
         let begin = Instant::now();
         let viewers = self.watch(&tallies, begin).await?;
         let opens = begin + scenario.ramp + scenario.warmup;
-        self.progress(&tallies, &pushes, opens, "arriving").await;
+        let mut progress = Progress::new(&self, &tallies, &pushes, begin);
+        progress.until(opens, "arriving").await;
         window.open();
         let before = self.read(&tallies)?;
-        self.progress(&tallies, &pushes, before.at + scenario.measure, "measuring").await;
+        progress.until(before.at + scenario.measure, "measuring").await;
+        let samples = progress.samples;
         let after = self.read(&tallies)?;
         window.close();
         let live = pushes.live.load(Relaxed);
@@ -158,6 +177,8 @@ impl Run<'_> {
             own: Own::between(before.own, after.own, wall),
             publishers: (scenario.publishers, live, pushes.lost.load(Relaxed)),
             late_ms: report::lateness(&pushes),
+            samples,
+            measured_s: ((before.at - begin).as_secs_f64(), (after.at - begin).as_secs_f64()),
             load: process::load(),
             problems: Vec::new(),
         };
@@ -272,30 +293,78 @@ impl Run<'_> {
         }
     }
 
+    fn read(&self, tallies: &[Arc<Tally>]) -> Result<Reading> {
+        Ok(Reading {
+            at: Instant::now(),
+            bytes: tallies.iter().map(|t| t.bytes().iter().sum()).collect(),
+            server: self.usages()?,
+            own: process::own_usage(),
+        })
+    }
+
+    fn usages(&self) -> Result<Vec<Usage>> {
+        self.scenario.options.pid.iter().map(|pid| process::usage(*pid)).collect()
+    }
+}
+
+/// Watches a run, second by second.
+struct Progress<'a> {
+    run: &'a Run<'a>,
+    tallies: &'a [Arc<Tally>],
+    pushes: &'a Pushes,
+    begin: Instant,
+    silence: Vec<Silence<'a>>,
+    bytes: u64,
+    cpu: Duration,
+    at: Instant,
+    samples: Vec<Sample>,
+}
+
+impl<'a> Progress<'a> {
+    fn new(
+        run: &'a Run<'a>,
+        tallies: &'a [Arc<Tally>],
+        pushes: &'a Pushes,
+        begin: Instant,
+    ) -> Self {
+        let usages = run.usages().unwrap_or_default();
+        Self {
+            run,
+            tallies,
+            pushes,
+            begin,
+            silence: tallies.iter().map(|t| Silence::new(t)).collect(),
+            bytes: 0,
+            cpu: usages.iter().map(|u| u.cpu).sum(),
+            at: Instant::now(),
+            samples: Vec::new(),
+        }
+    }
+
     /// Waits until `until`, shows how it goes, and notices viewers that receive nothing.
-    async fn progress(&self, tallies: &[Arc<Tally>], pushes: &Pushes, until: Instant, what: &str) {
+    async fn until(&mut self, until: Instant, what: &str) {
         let on_terminal = std::io::stderr().is_terminal();
-        let mut silence: Vec<_> = tallies.iter().map(|t| Silence::new(t)).collect();
-        let mut last: u64 = tallies.iter().flat_map(|t| t.bytes()).sum();
         for second in 1_u32.. {
             let next = (Instant::now() + Duration::from_secs(1)).min(until);
             sleep_until(next).await;
-            for silence in &mut silence {
-                silence.look(self.scenario);
+            for silence in &mut self.silence {
+                silence.look(self.run.scenario);
             }
-            let bytes: u64 = tallies.iter().flat_map(|t| t.bytes()).sum();
-            let mbit = (bytes - last) as f64 * 8e-6;
-            last = bytes;
+            let sample = self.sample();
             let over = next >= until;
-            if !self.quiet && (on_terminal || over || second.is_multiple_of(LOG_EVERY)) {
-                let sum = |f: &dyn Fn(&Tally) -> u64| tallies.iter().map(|t| f(t)).sum::<u64>();
+            if self.run.show == Show::Json {
+                println!("{}", serde_json::json!({ "progress": { "phase": what, "now": sample } }));
+            }
+            let is_due = on_terminal || over || second.is_multiple_of(LOG_EVERY);
+            if self.run.show != Show::Nothing && is_due {
                 let line = format!(
-                    "{what} {:>4} s left: {} publishers, {} viewers, {mbit:.0} Mbit/s, {} stalls, {} errors",
+                    "{what} {:>4} s left: {} publishers, {} viewers, {:.0} Mbit/s, {} stalls, {} errors",
                     until.saturating_duration_since(next).as_secs(),
-                    pushes.live.load(Relaxed),
-                    sum(&|t| t.started.load(Relaxed)),
-                    sum(&|t| t.stalls.load(Relaxed)),
-                    sum(&Tally::errors),
+                    sample.publishers,
+                    sample.viewers,
+                    sample.mbit,
+                    sample.stalls,
+                    sample.errors,
                 );
                 match (on_terminal, over) {
                     (true, false) => eprint!("\r{line}\x1b[K"),
@@ -309,17 +378,29 @@ impl Run<'_> {
         }
     }
 
-    fn read(&self, tallies: &[Arc<Tally>]) -> Result<Reading> {
-        Ok(Reading {
-            at: Instant::now(),
-            bytes: tallies.iter().map(|t| t.bytes().iter().sum()).collect(),
-            server: self.usages()?,
-            own: process::own_usage(),
-        })
-    }
-
-    fn usages(&self) -> Result<Vec<Usage>> {
-        self.scenario.options.pid.iter().map(|pid| process::usage(*pid)).collect()
+    /// What has happened since the last one.
+    fn sample(&mut self) -> Sample {
+        let sum = |f: &dyn Fn(&Tally) -> u64| self.tallies.iter().map(|t| f(t)).sum::<u64>();
+        let bytes: u64 = self.tallies.iter().flat_map(|t| t.bytes()).sum();
+        let usages = self.run.usages().unwrap_or_default();
+        let cpu: Duration = usages.iter().map(|u| u.cpu).sum();
+        let now = Instant::now();
+        let passed = (now - self.at).as_secs_f64().max(1e-3);
+        let sample = Sample {
+            at_s: (now - self.begin).as_secs_f64(),
+            mbit: (bytes - self.bytes) as f64 * 8e-6 / passed,
+            viewers: sum(&|t| t.started.load(Relaxed)),
+            publishers: self.pushes.live.load(Relaxed),
+            stalls: sum(&|t| t.stalls.load(Relaxed)),
+            errors: sum(&Tally::errors),
+            server_cores: cpu.saturating_sub(self.cpu).as_secs_f64() / passed,
+            server_rss: usages.iter().map(|u| u.rss).sum(),
+        };
+        (self.bytes, self.cpu, self.at) = (bytes, cpu, now);
+        if self.samples.len() < MAX_SAMPLES {
+            self.samples.push(sample);
+        }
+        sample
     }
 }
 

@@ -10,6 +10,7 @@
 mod accept;
 pub(crate) mod body;
 pub(crate) mod connection;
+mod direct;
 pub(crate) mod ending;
 mod flv;
 mod guard;
@@ -86,6 +87,19 @@ pub(crate) struct Caller<'a> {
     pub(crate) conn: &'a Arc<Conn>,
     /// Whether the request has a body, which is then on its way.
     pub(crate) has_body: bool,
+    /// Whether the answer goes out without hyper, which can send from a shelf.
+    pub(crate) direct: bool,
+}
+
+/// A request, whoever has read it.
+struct Ask<'a> {
+    method: &'a Method,
+    path: &'a str,
+    query: Option<&'a str>,
+    headers: &'a HeaderMap,
+    has_body: bool,
+    body: Option<Incoming>,
+    direct: bool,
 }
 
 /// What a path names.
@@ -180,14 +194,28 @@ fn media_file(file: &str) -> Option<Asset> {
     }
 }
 
-/// Answers a request.
+/// Answers a request that hyper has read.
 pub(crate) async fn answer(app: &App, conn: &Arc<Conn>, request: Request<Incoming>) -> Reply {
     let (head, body) = request.into_parts();
-    let method = &head.method;
+    let ask = Ask {
+        method: &head.method,
+        path: head.uri.path(),
+        query: head.uri.query(),
+        headers: &head.headers,
+        has_body: !body.is_end_stream(),
+        body: Some(body),
+        direct: false,
+    };
+    respond(app, conn, ask).await
+}
+
+/// Answers a request, whoever has read it.
+async fn respond(app: &App, conn: &Arc<Conn>, ask: Ask<'_>) -> Reply {
+    let method = ask.method;
     if method == Method::OPTIONS {
         return reply::options();
     }
-    let route = Route::parse(head.uri.path());
+    let route = Route::parse(ask.path);
     let talks = matches!(route, Route::Events(_)) && method == Method::POST;
     if method != Method::GET && method != Method::HEAD && !talks {
         app.refuse(Refusal::Method);
@@ -196,12 +224,13 @@ pub(crate) async fn answer(app: &App, conn: &Arc<Conn>, request: Request<Incomin
     let caller = Caller {
         peer: conn.peer(),
         method,
-        headers: &head.headers,
-        query: head.uri.query(),
+        headers: ask.headers,
+        query: ask.query,
         conn,
-        has_body: !body.is_end_stream(),
+        has_body: ask.has_body,
+        direct: ask.direct,
     };
-    let path = head.uri.path();
+    let path = ask.path;
     let reply = match route {
         Route::Hls(ref room, _) | Route::Flv(ref room) if !app.allow_guests => {
             let is_tls = conn.is_tls();
@@ -215,7 +244,10 @@ pub(crate) async fn answer(app: &App, conn: &Arc<Conn>, request: Request<Incomin
         }
         Route::Hls(..) | Route::Flv(_) => media(app, &caller, path, &route).await,
         Route::Where(room) => route::answer(app, &caller, &room),
-        Route::Events(room) if talks => sse::say(app, &caller, &room, body).await,
+        Route::Events(room) if talks => match ask.body {
+            Some(body) => sse::say(app, &caller, &room, body).await,
+            None => reply::bad_request("say something in the body"),
+        },
         Route::Events(room) if method == Method::HEAD => reply::not_found(room.as_str()),
         Route::Events(room) => sse::listen(app, &caller, &room).await,
         Route::Talk => talk::answer(app, &caller).await,

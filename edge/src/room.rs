@@ -10,6 +10,7 @@
 mod audience;
 pub(crate) mod registry;
 mod rendering;
+pub(crate) mod shelf;
 
 use std::any::Any;
 use std::collections::HashMap;
@@ -33,6 +34,7 @@ use crate::flv::Hub;
 use crate::metrics::Protocol;
 use audience::Audience;
 pub(crate) use rendering::{Coding, Playlists};
+use shelf::Shelf;
 
 /// Fetches of lost segments that one room runs at once. Over it a request is still held, and the next
 /// one that comes after a fetch has ended starts another.
@@ -190,6 +192,7 @@ pub(crate) struct Room {
     holders: AtomicU32,
     flv_viewers: AtomicU32,
     playlists: Playlists,
+    shelf: Shelf,
     audience: Mutex<Audience>,
     hub: Mutex<Option<Arc<Hub>>>,
     /// Fetches in progress; the value turns true at the end.
@@ -210,6 +213,7 @@ impl Room {
             holders: AtomicU32::new(0),
             flv_viewers: AtomicU32::new(0),
             playlists,
+            shelf: Shelf::default(),
             audience: Mutex::new(Audience::default()),
             hub: Mutex::new(None),
             fetching: Mutex::new(HashMap::new()),
@@ -227,6 +231,10 @@ impl Room {
 
     pub(crate) fn playlists(&self) -> &Playlists {
         &self.playlists
+    }
+
+    pub(crate) fn shelf(&self) -> &Shelf {
+        &self.shelf
     }
 
     pub(crate) fn retired(&self) -> &CancellationToken {

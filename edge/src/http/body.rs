@@ -6,6 +6,7 @@
 use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
@@ -15,11 +16,14 @@ use http_body::{Frame, SizeHint};
 use prometheus::IntCounter;
 
 use super::progress::InFlight;
+use crate::room::shelf::Shelved;
 
 /// The body of every response.
 pub(crate) struct Body {
     kind: Kind,
     sent: Option<IntCounter>,
+    /// The same bytes where the kernel can send them from.
+    shelved: Option<Arc<Shelved>>,
     /// Keeps the request counted as in progress until the last byte is taken.
     in_flight: Option<InFlight>,
 }
@@ -29,6 +33,14 @@ enum Kind {
     /// Buffers still to send and their length.
     List(VecDeque<Bytes>, u64),
     Endless(BoxStream<'static, Bytes>),
+}
+
+/// A body with a length, for who sends it without hyper.
+pub(super) enum Content {
+    /// These buffers.
+    List(VecDeque<Bytes>),
+    /// This document.
+    Shelved(Arc<Shelved>),
 }
 
 impl std::fmt::Debug for Body {
@@ -69,6 +81,26 @@ impl Body {
         self
     }
 
+    /// Says where the same bytes are on a shelf.
+    pub(crate) fn shelved(mut self, shelved: Option<Arc<Shelved>>) -> Self {
+        self.shelved = shelved;
+        self
+    }
+
+    /// What there is to send and its length, which counts as sent; none if it is endless.
+    pub(super) fn into_content(self) -> Option<(Content, usize)> {
+        let (list, len) = match self.kind {
+            Kind::Empty => (VecDeque::new(), 0),
+            Kind::List(list, len) => (list, len),
+            Kind::Endless(_) => return None,
+        };
+        if let Some(sent) = &self.sent {
+            sent.inc_by(len);
+        }
+        // Lengths of buffers in memory.
+        Some((self.shelved.map_or(Content::List(list), Content::Shelved), len as usize))
+    }
+
     /// Keeps `in_flight` until the body is sent or given up.
     pub(super) fn holding(mut self, mut in_flight: InFlight) -> Self {
         if matches!(self.kind, Kind::List(..)) {
@@ -89,6 +121,7 @@ impl Body {
 
     /// Only the bytes from `start` to `end` inclusive of a body with a length.
     pub(crate) fn slice(mut self, start: u64, end: u64) -> Self {
+        self.shelved = None;
         if let Kind::List(buffers, _) = &mut self.kind {
             let (mut skip, mut left) = (start, (end + 1).saturating_sub(start));
             let mut out = VecDeque::new();
@@ -110,7 +143,7 @@ impl Body {
     }
 
     fn new(kind: Kind) -> Self {
-        Self { kind, sent: None, in_flight: None }
+        Self { kind, sent: None, shelved: None, in_flight: None }
     }
 }
 

@@ -40,7 +40,7 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 /// HTTP/2 streams at once on one connection: a player needs a handful.
 const MAX_STREAMS: u32 = 64;
 /// Request head bytes, on HTTP/1.x also the read buffer.
-const MAX_HEAD_BYTES: usize = 16 * 1024;
+pub(super) const MAX_HEAD_BYTES: usize = 16 * 1024;
 /// Headers of a request.
 const MAX_HEADERS: usize = 64;
 /// HTTP/2 bytes buffered for one stream before its flow control takes over.

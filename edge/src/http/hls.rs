@@ -25,6 +25,7 @@ use super::body::Body;
 use super::reply::{self, IMMUTABLE, Reply};
 use super::{App, Caller, accept, range};
 use crate::metrics::{Protocol, Refusal, Resource};
+use crate::room::shelf::Name;
 use crate::room::{Coding, Missed, OpenError, Room, Viewing};
 
 /// How long the first requests of a known room wait for its first playlist.
@@ -224,7 +225,7 @@ impl Request<'_> {
             },
         };
         Ok(match found {
-            Some(init) => self.media(init.content_type, Protocol::Hls, vec![init.bytes]),
+            Some(init) => self.media(init.content_type, Protocol::Hls, None, vec![init.bytes]),
             None => reply::not_found("no segment of the playlist needs this init segment"),
         })
     }
@@ -242,7 +243,7 @@ impl Request<'_> {
             _ => absent::part(m, epoch, number),
         };
         match self.await_media(epoch, find, absent).await? {
-            Ok(part) => Ok(self.parts(Protocol::LlHls, &[part])),
+            Ok(part) => Ok(self.parts(Protocol::LlHls, Name::Part(epoch, number), &[part])),
             Err(refusal) => Ok(refusal),
         }
     }
@@ -258,7 +259,7 @@ impl Request<'_> {
             _ => absent::segment(m, epoch, msn),
         };
         match self.await_media(epoch, find, absent).await? {
-            Ok(parts) => Ok(self.parts(Protocol::Hls, &parts)),
+            Ok(parts) => Ok(self.parts(Protocol::Hls, Name::Segment(epoch, msn), &parts)),
             Err(refusal) => Ok(refusal),
         }
     }
@@ -356,10 +357,10 @@ impl Request<'_> {
         Instant::now() + 2 * Duration::from_millis(part_target_ms)
     }
 
-    fn parts(&self, protocol: Protocol, parts: &[Arc<Part>]) -> Reply {
+    fn parts(&self, protocol: Protocol, name: Name, parts: &[Arc<Part>]) -> Reply {
         let content_type = parts.first().map_or("video/mp4", |p| fmp4::content_type(&p.config));
         match parts.iter().map(|p| p.fmp4()).collect::<Result<Vec<_>, _>>() {
-            Ok(buffers) => self.media(content_type, protocol, buffers),
+            Ok(buffers) => self.media(content_type, protocol, Some(name), buffers),
             Err(error) => self.broken("part", &error),
         }
     }
@@ -368,9 +369,13 @@ impl Request<'_> {
         &self,
         content_type: &'static str,
         protocol: Protocol,
+        name: Option<Name>,
         buffers: Vec<bytes::Bytes>,
     ) -> Reply {
+        let name = name.filter(|_| self.caller.direct);
+        let shelved = name.and_then(|name| self.room.shelf().ask(name, &buffers));
         let body = Body::list(buffers).counted(self.app.metrics.sent_bytes(protocol));
+        let body = body.shelved(shelved);
         let reply = reply::ok(HeaderValue::from_static(content_type), IMMUTABLE, body);
         range::apply(self.caller.headers, reply)
     }

@@ -22,6 +22,7 @@ use tokio_util::task::TaskTracker;
 
 use super::App;
 use super::connection::{Conn, Protocols, serve_http1, serve_http2};
+use super::direct::{self, Left};
 use super::ending::Ending;
 use super::tls::Certificate;
 use crate::metrics::Refusal;
@@ -140,10 +141,14 @@ impl Connection {
             Err(_) => return self.app.refuse(Refusal::SlowRequest),
         };
         let conn = Conn::new(self.peer, !http2, false);
-        let stream = (tcp, ahead, conn);
         if http2 {
+            let stream = (tcp, ahead, conn);
             serve_http2(self.app, &self.protocols, stream, &self.ending, lease).await;
-        } else {
+            return;
+        }
+        let direct = direct::serve(&self.app, &conn, (&tcp, ahead), &self.ending).await;
+        if let Left::ToHyper(ahead) = direct {
+            let stream = (tcp, ahead, conn);
             serve_http1(self.app, &self.protocols, stream, &self.ending, lease).await;
         }
     }

@@ -111,6 +111,11 @@ impl Progress {
         self.requests.fetch_sub(1, Ordering::Relaxed);
     }
 
+    /// Whether no request is in progress.
+    pub(super) fn is_between_requests(&self) -> bool {
+        self.requests.load(Ordering::Relaxed) == 0
+    }
+
     pub(super) fn has_served(&self) -> bool {
         self.served.load(Ordering::Relaxed)
     }
