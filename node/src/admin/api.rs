@@ -7,9 +7,9 @@
 
 mod cluster;
 mod events;
+mod messages;
 mod talk;
 mod tokens;
-mod messages;
 
 use std::{future::Future, net::SocketAddr};
 
