@@ -36,6 +36,7 @@ pub struct Ledger {
     client: Client,
     recorder: Recorder,
     sending: Sending,
+    region: Region,
 }
 
 impl Ledger {
@@ -72,7 +73,7 @@ impl Ledger {
         };
         let client = Client::new(client, links, metrics);
         let (recorder, sending) = Recorder::new(client.clone());
-        Ok(Self { store, client, recorder, sending })
+        Ok(Self { store, client, recorder, sending, region: plan.region.clone() })
     }
 
     /// The service for other nodes, if the store is kept here.
@@ -97,7 +98,8 @@ impl Ledger {
     /// The handle for rooms at home here.
     #[must_use]
     pub fn handle(&self) -> ledger::Handle {
-        Arc::new(Counter { client: self.client.clone(), recorder: self.recorder.clone() })
+        let (client, recorder) = (self.client.clone(), self.recorder.clone());
+        Arc::new(Counter { client, recorder, region: self.region.clone() })
     }
 
     /// Sends the last events and closes the store.
@@ -164,6 +166,8 @@ impl Shop for SignedOrders {
 struct Counter {
     client: Client,
     recorder: Recorder,
+    /// Where this node stands: for what is said without a region.
+    region: Region,
 }
 
 /// What the ledger keeps of a giver beyond its columns. Fields are only ever added.
@@ -180,7 +184,10 @@ struct Giver {
 impl ledger::Ledger for Counter {
     fn commit(&self, gift: Gift) -> Answer<'_, Committed> {
         Box::pin(async move {
-            let gift = row(gift).map_err(|error| LedgerError::Refused(error.to_string()))?;
+            let mut gift = row(gift).map_err(|error| LedgerError::Refused(error.to_string()))?;
+            if gift.whence.region == Region::default() {
+                gift.whence.region = self.region.clone();
+            }
             let committed = self.client.commit(gift).await.map_err(refused)?;
             Ok(given(committed.row))
         })
@@ -232,7 +239,7 @@ impl ledger::Ledger for Counter {
             room: Some(room),
             user: Id::clip(&uid),
             whence: Whence {
-                region: Region::new(&region).unwrap_or_default(),
+                region: Region::new(&region).unwrap_or_else(|_| self.region.clone()),
                 client: ClientKind::by_name(client),
                 address: AddressClass::by_name(address),
             },

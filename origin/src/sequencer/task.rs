@@ -11,7 +11,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until};
 use tracing::{debug, info, warn};
 use wire::RoomId;
 use wire::room::relay::{Enter, FromHome, Say, ToHome, Verdict};
@@ -234,19 +234,28 @@ impl Task {
         });
     }
 
-    /// Gives out what a home before this one committed and did not give out.
+    /// Gives out what a home before this one committed and did not give out, as soon as the ledger says
+    /// what that is.
     fn recall_gifts(&mut self) {
         let Some(ledger) = self.shared.ledger.clone() else { return };
         let (room, shared) = (self.id.clone(), Arc::clone(&self.shared));
         let epoch = self.room.epoch();
         self.commits.spawn(async move {
-            match ledger.unmarked(room.clone(), epoch).await {
-                Ok(left) => {
-                    for committed in left {
-                        shared.repost(&room, committed).await;
+            let left = loop {
+                match ledger.unmarked(room.clone(), epoch).await {
+                    Ok(left) => break left,
+                    Err(LedgerError::Unavailable { retry_after }) => {
+                        debug!(%room, "the ledger is away; gifts left by an earlier home wait");
+                        sleep(retry_after).await;
+                    }
+                    Err(error) => {
+                        warn!(%room, %error, "gifts left by an earlier home are not known");
+                        break Vec::new();
                     }
                 }
-                Err(error) => warn!(%room, %error, "gifts left by an earlier home are not known"),
+            };
+            for committed in left {
+                shared.repost(&room, committed).await;
             }
             None
         });
@@ -279,11 +288,6 @@ impl Task {
             State::Grace => "gap",
             State::Idle => "ended",
         };
-        match (self.state, state) {
-            (State::Idle, State::Live) => self.note(String::new(), EventKind::Publish),
-            (_, State::Idle) => self.note(String::new(), EventKind::Unpublish),
-            _ => {}
-        }
         self.state = state;
         self.core.stream(now(self.started), word, &mut self.out);
     }
