@@ -1,4 +1,5 @@
-//! `/api/v1`: rooms and keys; the cluster in [`cluster`], gifts and events in [`events`].
+//! `/api/v1`: rooms and keys; the cluster in [`cluster`], gifts and events in [`events`],
+//! what applications say in rooms in [`messages`].
 //!
 //! In: requests that the guard let through. Out: JSON of [`view`], or problem documents. Every answer
 //! comes from the control plane under [`CONTROL_TIMEOUT`], with what the home of a room knows added
@@ -6,6 +7,7 @@
 
 mod cluster;
 mod events;
+mod messages;
 mod tokens;
 
 use std::{future::Future, net::SocketAddr};
@@ -42,6 +44,7 @@ pub(super) fn routes() -> Router<Shown> {
         .route("/api/v1/version", get(version))
         .merge(cluster::routes())
         .merge(events::routes())
+        .merge(messages::routes())
         .merge(tokens::routes())
         .route("/api/v1/rooms", get(rooms))
         .route("/api/v1/rooms/{app}/{name}", get(room))
