@@ -84,6 +84,11 @@ bless-instructions: ## take today's counts as the baseline
 load: ## load a fresh cluster, optimised: 200 FLV and 100 LL-HLS viewers (LOAD_ARGS to change)
 	@scripts/load.sh $(LOAD_ARGS)
 
+.PHONY: audit
+audit: ## kill nodes AUDIT_KILLS times (100) in the middle of gifts and read the ledger (minutes)
+	$(CARGO) build --locked -p node
+	$(CARGO) nextest run --locked -p tests --run-ignored only --no-capture -E 'test(gifts_survive_a_hundred_kills)'
+
 .PHONY: soak
 soak: ## load a fresh cluster for SOAK_SECONDS (600) and watch its memory
 	@SOAK=1 EDGES=2 scripts/load.sh --flv 50 --llhls 25 --hls 25 --publishers 2 --secs $(SOAK_SECONDS)

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use bytes::Bytes;
-use http_body_util::{BodyExt, Empty};
+use http_body_util::{BodyExt, Full};
 use hyper::Request;
 use hyper::header::HeaderMap;
 use hyper_util::rt::TokioIo;
@@ -58,6 +58,25 @@ pub async fn request(
     path: &str,
     headers: &[(&str, &str)],
 ) -> Result<Answer> {
+    send(to, method, path, headers, Bytes::new()).await
+}
+
+/// `POST path` with a JSON body.
+///
+/// # Errors
+/// When the connection fails or the answer takes too long.
+pub async fn post(to: SocketAddr, path: &str, body: &serde_json::Value) -> Result<Answer> {
+    let headers = [("content-type", "application/json")];
+    send(to, "POST", path, &headers, body.to_string().into()).await
+}
+
+async fn send(
+    to: SocketAddr,
+    method: &str,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: Bytes,
+) -> Result<Answer> {
     let asked = async {
         let stream = TcpStream::connect(to).await.with_context(|| format!("connect to {to}"))?;
         let (mut sender, connection) =
@@ -68,7 +87,7 @@ pub async fn request(
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
-        let answer = sender.send_request(request.body(Empty::<Bytes>::new())?).await?;
+        let answer = sender.send_request(request.body(Full::new(body))?).await?;
         let (head, body) = answer.into_parts();
         let body = body.collect().await?.to_bytes();
         connection.abort();

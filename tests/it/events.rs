@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
+use ::events::order::{Order, ShopKey};
 use anyhow::{Context, Result, ensure};
-use serde_json::Value;
+use serde_json::{Value, json};
+use tests::member::Member;
 use tests::process::Tidewater;
 use tests::publisher::Publisher;
 use tests::{eventually, http};
@@ -67,5 +69,76 @@ async fn a_push_is_in_the_books_of_the_cluster_and_survives_its_keeper() -> Resu
     for node in [edge, keeper] {
         ensure!(node.terminate().await? == Some(0));
     }
+    Ok(())
+}
+
+/// A shop's key, as in the configuration of the test below.
+const SHOP_KEY: &str = "a key of a shop, of at least thirty-two bytes";
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_gift_needs_an_order_and_is_one_gift_through_every_edge() -> Result<()> {
+    let data = tempfile::tempdir()?;
+    let key = format!("room.shop_key={SHOP_KEY}");
+    let args = ["--edges", "2", "--set", "room.open_gifts=false", "--set", &key];
+    let (node, ready) = Tidewater::dev(data.path(), &args).await?;
+    let (one, two) = (ready.http[0], ready.http[1]);
+    let mut ann = Member::join(one, "live/shop", "ann's own secret", None).await?;
+    let user = ann.welcome["uid"].as_str().context("a user id")?.to_owned();
+    let shop = ShopKey::new(SHOP_KEY.as_bytes()).context("long enough")?;
+    let order = |id: &str| {
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+        shop.sign(&Order {
+            id: id.to_owned(),
+            room: "live/shop".to_owned(),
+            user: user.clone(),
+            gift: "rose".to_owned(),
+            count: 3,
+            value: 520,
+            exp: now.map_or(0, |now| now.as_secs()) + 600,
+        })
+    };
+    let gift = |cid: &str, auth: Option<String>| {
+        let mut frame = json!({"t": "gift", "c": cid, "g": "rose", "n": 3});
+        if let Some(auth) = auth {
+            frame["auth"] = auth.into();
+        }
+        frame
+    };
+    let without = ann.ask(&gift("c1", None)).await?;
+    ensure!(without["code"] == "bad_order", "{without}");
+    let forged = ann.ask(&gift("c2", Some(order("A-1").replace('.', ".A")))).await?;
+    ensure!(forged["code"] == "bad_order", "{forged}");
+    let taken = ann.ask(&gift("c3", Some(order("A-1")))).await?;
+    ensure!(taken["t"] == "ok", "{taken}");
+    let used = ann.ask(&gift("c4", Some(order("A-1")))).await?;
+    ensure!(used["code"] == "bad_order", "one order, one gift: {used}");
+
+    // The same person through the other edge: the same gift.
+    let mut again = Member::join(two, "live/shop", "ann's own secret", None).await?;
+    let same = again.ask(&gift("c3", Some(order("A-1")))).await?;
+    ensure!(same["id"] == taken["id"] && same["o"] == taken["o"], "{same} {taken}");
+
+    // The shop itself needs no signature.
+    let path = "/api/v1/rooms/live/shop/messages";
+    let buyer = json!({"id": "buyer", "n": "Buyer", "r": "member"});
+    let body = json!({"t": "gift", "c": "s1", "u": buyer, "g": "car", "order": "B-1"});
+    let first = http::post(ready.admin, path, &body).await?;
+    ensure!(first.status == 200, "{}", first.text());
+    let seen = again.item(|item| item["t"] == "gift" && item["g"] == "car").await?;
+    ensure!(seen["u"]["n"] == "Buyer", "{seen}");
+    let second = http::post(ready.admin, path, &body).await?;
+    ensure!(second.body == first.body, "{}", second.text());
+    let nameless =
+        http::post(ready.admin, path, &json!({"t": "chat", "u": buyer, "x": "hi"})).await?;
+    ensure!(nameless.status == 400 && nameless.text().contains("Idempotency-Key"));
+
+    let admin = format!("admin.listen={}", ready.admin);
+    let (code, out, err) =
+        Tidewater::command(&["events", "totals", "--json", "--set", &admin]).await?;
+    ensure!(code == Some(0), "{err}");
+    let totals: Value = serde_json::from_str(&out)?;
+    ensure!(totals["rows"] == 2 && totals["count"] == 4 && totals["value"] == 520, "{totals}");
+    ensure!(totals["duplicates"] == 0, "{totals}");
+    ensure!(node.terminate().await? == Some(0));
     Ok(())
 }

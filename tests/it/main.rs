@@ -1,6 +1,7 @@
 //! Black-box tests: one promise a test, real processes, real sockets.
 
 mod access;
+mod audit;
 mod documents;
 mod events;
 mod homes;
