@@ -46,7 +46,7 @@ async fn errors_are_problem_documents_that_scripts_may_read() {
         ("/api/demo.m3u8", "reserved"),
         ("/live/-x.m3u8", "must start with a letter or digit"),
         ("/live/demo.m3u8", "live/demo"),
-        ("/ws", "nothing of this name"),
+        ("/ws/live/demo", "nothing of this name"),
     ] {
         let answer = house.client.get(path).await;
         assert_eq!(answer.status, StatusCode::NOT_FOUND, "{path}");
