@@ -194,7 +194,7 @@ mod tests {
             assert_eq!(usize::from(kind.byte()), byte, "the list is dense and in order");
             assert_eq!(StreamKind::from_byte(kind.byte()), Some(kind));
         }
-        assert_eq!(StreamKind::from_byte(11), None);
+        assert_eq!(StreamKind::from_byte(12), None);
         assert_eq!(StreamKind::from_byte(255), None);
     }
 

@@ -5,8 +5,8 @@
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use quinn::{
-    AckFrequencyConfig, ClientConfig, ConnectionId, ConnectionIdGenerator, EndpointConfig,
-    IdleTimeout, ServerConfig, TransportConfig, VarInt,
+    ClientConfig, ConnectionId, ConnectionIdGenerator, EndpointConfig, IdleTimeout, ServerConfig,
+    TransportConfig, VarInt,
     congestion::CubicConfig,
     crypto::rustls::{QuicClientConfig, QuicServerConfig},
 };
@@ -31,10 +31,6 @@ const INITIAL_MTU: u16 = 1350;
 /// Socket buffers asked for, in bytes: some 20 ms of 1 Gbit/s, which rides out a busy scheduler.
 /// The kernel may give less (`net.core.rmem_max`, `net.core.wmem_max`).
 const SOCKET_BUFFER_BYTES: usize = 4 << 20;
-/// Packets after which a peer acknowledges, unless `max_ack_delay` is over first. Media comes in bursts of a
-/// frame: an acknowledgement for each second packet, as is the rule (RFC 9000 section 13.2.2), costs both
-/// nodes more than what it tells them.
-const ACK_AFTER_PACKETS: u32 = 8;
 /// Life of the token that proves an address under load (RFC 9000 section 8.1.2).
 const RETRY_TOKEN_LIFE: Duration = Duration::from_secs(5);
 /// Connection attempts waiting to be looked at; beyond, they are dropped without an answer. Looking
@@ -115,8 +111,6 @@ impl Limits {
     fn transport(&self, bidi_streams: u32, uni_streams: u32) -> Result<TransportConfig, Error> {
         let idle = IdleTimeout::try_from(self.idle_timeout)
             .map_err(|error| Error::Transport { why: format!("idle timeout: {error}") })?;
-        let mut acknowledgements = AckFrequencyConfig::default();
-        acknowledgements.ack_eliciting_threshold(VarInt::from_u32(ACK_AFTER_PACKETS));
         let mut transport = TransportConfig::default();
         transport
             .max_concurrent_bidi_streams(VarInt::from_u32(bidi_streams))
@@ -130,7 +124,6 @@ impl Limits {
             .keep_alive_interval(Some(self.keep_alive))
             .max_idle_timeout(Some(idle))
             .initial_mtu(INITIAL_MTU)
-            .ack_frequency_config(Some(acknowledgements))
             .datagram_receive_buffer_size(None)
             .congestion_controller_factory(Arc::new(CubicConfig::default()));
         Ok(transport)
