@@ -298,6 +298,8 @@ async fn a_viewer_who_lags_goes_on_at_a_key_frame() {
         }
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
+    // A key frame to go on at.
+    reel.segment();
     let (mut last, mut jumped) = (0, false);
     while !jumped {
         let picture = viewer.picture().await.unwrap();
