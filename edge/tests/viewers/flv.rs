@@ -280,7 +280,8 @@ async fn a_viewer_who_reads_nothing_is_skipped_and_closed_and_others_see_nothing
 
 #[tokio::test]
 async fn a_viewer_who_lags_goes_on_at_a_key_frame() {
-    let house = House::open();
+    // Lagging, not stuck: it may take its time to take the next byte.
+    let house = House::with(|config| config.timeouts.write = super::support::PATIENCE);
     let mut reel = Reel::new();
     reel.fatten(100_000);
     reel.segment();
