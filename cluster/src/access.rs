@@ -20,7 +20,7 @@ mod provider;
 mod token;
 mod tx_secret;
 
-pub use keyring::{KeyError, Keyring, MAX_KEYS, Requirements, sign};
+pub use keyring::{KeyError, Keyring, MAX_KEYS, MIN_SECRET_BYTES, Requirements, sign};
 pub use token::{Audience, Capability, Claims, MAX_TOKEN_BYTES, Role, SKEW_S, Scope};
 pub use tx_secret::{TxKeys, TxSigned};
 

@@ -11,7 +11,7 @@ use super::{Denied, provider};
 pub const MAX_KEYS: usize = 64;
 
 /// Shortest shared secret: what HS256 is as strong as (RFC 7518 section 3.2).
-const MIN_SECRET_BYTES: usize = 32;
+pub const MIN_SECRET_BYTES: usize = 32;
 
 /// Why a key cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

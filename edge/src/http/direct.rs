@@ -20,6 +20,7 @@ use std::task::{Poll, ready};
 
 use bytes::{Buf as _, Bytes, BytesMut};
 use futures_util::FutureExt;
+use http::header::CONNECTION;
 use socket2::SockRef;
 use tokio::io::Interest;
 use tokio::net::TcpStream;
@@ -121,11 +122,15 @@ impl Direct<'_> {
                 reply = &mut respond => reply,
                 () = self.gone(&mut behind) => return Left::Closed,
             };
-            let Ok(reply) = reply else {
+            let Ok(mut reply) = reply else {
                 self.app.metrics.panics.inc();
                 tracing::error!(peer = %self.conn.peer(), "a request handler panicked");
                 return Left::Closed;
             };
+            // The node drains: what the answer says is also done.
+            if reply.headers_mut().remove(CONNECTION).is_some() {
+                self.last.store(true, Ordering::Relaxed);
+            }
             in_flight.sends_a_body();
             if self.send(reply).await.is_err() || self.last.load(Ordering::Relaxed) {
                 return Left::Closed;

@@ -103,3 +103,29 @@ fn kept(headers: &HeaderMap) -> Option<&str> {
         cookies.flat_map(|value| value.split(';')).filter_map(|pair| pair.split_once('='));
     pairs.find(|(name, _)| name.trim() == COOKIE_NAME).map(|(_, value)| value.trim())
 }
+
+#[cfg(test)]
+mod tests {
+    use cluster::access::TxKeys;
+
+    use super::*;
+
+    #[test]
+    fn a_signed_url_opens_the_room_again_by_its_cookie_and_no_other_room() {
+        let keys = TxKeys { primary: "key".to_owned(), backup: None, grace_s: 0 };
+        let access = Access { play: Some(keys.clone()), ..Access::default() };
+        let room = RoomId::parse("live/c").unwrap();
+        let query = format!("_HLS_msn=1&{}", keys.sign(&room, u64::from(u32::MAX)));
+        let none = HeaderMap::new();
+        let admitted = admit(&access, &room, Some(&query), &none, false).unwrap();
+        let cookie = admitted.cookie.unwrap();
+        let (kept, rest) = cookie.to_str().unwrap().split_once(';').unwrap();
+        assert!(!kept.contains("_HLS") && rest.contains(" Path=/live/c;"), "{cookie:?}");
+        let mut headers = HeaderMap::new();
+        headers.insert(COOKIE, HeaderValue::from_str(&format!("a=b; {kept}")).unwrap());
+        assert!(admit(&access, &room, None, &headers, false).unwrap().cookie.is_none());
+        let other = RoomId::parse("live/d").unwrap();
+        assert_eq!(admit(&access, &other, None, &headers, false).err(), Some(Denied::BadSignature));
+        assert_eq!(admit(&access, &room, None, &none, false).err(), Some(Denied::Missing));
+    }
+}

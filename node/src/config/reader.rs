@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use cluster::placement::Distances;
+use cluster::{access::MIN_SECRET_BYTES, placement::Distances};
 use events::order::MIN_KEY_BYTES;
 use wire::{NodeId, Region};
 
@@ -242,6 +242,7 @@ impl Reader<'_> {
                 self.problem("api.listen", what.into());
             }
         }
+        self.auth_agrees(&config.auth);
         self.ledger_agrees(config);
         if config.admin.listen.is_empty() {
             self.problem(
@@ -252,6 +253,22 @@ impl Reader<'_> {
         if config.admin.require_token && config.admin.token.is_none() {
             let what = "needs a token: set TIDEWATER_ADMIN__TOKEN in the environment";
             self.problem("admin.require_token", what.into());
+        }
+    }
+
+    fn auth_agrees(&mut self, auth: &Auth) {
+        if let Some(secret) = &auth.token_secret
+            && secret.reveal().len() < MIN_SECRET_BYTES
+        {
+            let found = secret.reveal().len();
+            let what = format!("has {found} bytes; it must have {MIN_SECRET_BYTES} or more");
+            self.problem("auth.token_secret", what);
+        }
+        for (key, secrets) in [("push", &auth.tx_push), ("play", &auth.tx_play)] {
+            if secrets.key.is_none() && secrets.backup.is_some() {
+                let what = format!("is only for a change of keys; set auth.tx_{key}_key too");
+                self.problem(&format!("auth.tx_{key}_backup_key"), what);
+            }
         }
     }
 

@@ -178,6 +178,8 @@ fn settings_must_agree() {
         (&[("events.store", "mysql://x")], "events.store must be sqlite"),
         (&[("events.store", "postgres://u@h/d?a=b")], "events.store is not a PostgreSQL URL"),
         (&[("room.shop_key", "short")], "room.shop_key must have at least 32 bytes"),
+        (&[("auth.token_secret", "short")], "auth.token_secret has 5 bytes"),
+        (&[("auth.tx_play_backup_key", "k")], "set auth.tx_play_key too"),
         (&[("log.filter", "a=b=c")], "log.filter"),
     ];
     for (pairs, expected) in cases {

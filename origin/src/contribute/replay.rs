@@ -17,6 +17,10 @@ pub(super) const KEPT_MS: u64 = 8_000;
 /// Payload bytes kept; over it the oldest messages leave first.
 pub(super) const KEPT_BYTES: usize = 16 << 20;
 
+/// Messages kept, for those that are hardly longer than what it costs to keep them: more than two
+/// thousand a second. Over it the oldest leave first.
+pub(super) const KEPT_MESSAGES: usize = 16_384;
+
 /// The last messages of one push.
 #[derive(Debug, Default)]
 pub(super) struct Replay {
@@ -44,8 +48,11 @@ impl Replay {
         self.bytes += message.payload_bytes();
         let (part, is_key) = inspect(&message);
         self.kept.push_back(Kept { at_ms: now_ms, message, part, is_key });
-        let is_over = |kept: &Kept, bytes| kept.at_ms + KEPT_MS < now_ms || bytes > KEPT_BYTES;
-        while let Some(oldest) = self.kept.pop_front_if(|oldest| is_over(oldest, self.bytes)) {
+        while self.kept.len() > KEPT_MESSAGES
+            || self.bytes > KEPT_BYTES
+            || self.kept.front().is_some_and(|oldest| oldest.at_ms + KEPT_MS < now_ms)
+        {
+            let Some(oldest) = self.kept.pop_front() else { break };
             self.bytes -= oldest.message.payload_bytes();
             self.before.note(&oldest);
         }
@@ -169,6 +176,13 @@ mod tests {
         let sent = replay.from(Some(0));
         assert_eq!(sent[0], video(HEADER, 0, 20));
         assert_eq!(sent.len(), 2 + 4);
+    }
+
+    #[test]
+    fn messages_of_no_length_leave_by_their_number() {
+        let mut replay = Replay::default();
+        (0..=KEPT_MESSAGES).for_each(|_| replay.push(0, video(FRAME, 0, 0)));
+        assert_eq!(replay.from(Some(0))[0], IngestMessage::Numbered { next: 1 });
     }
 
     #[test]
