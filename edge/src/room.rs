@@ -33,7 +33,7 @@ use wire::{NodeId, Region, RoomId};
 use crate::flv::Hub;
 use crate::metrics::Protocol;
 use audience::Audience;
-pub(crate) use rendering::{Coding, Playlists};
+pub(crate) use rendering::{Coding, Playlists, target_s};
 use shelf::Shelf;
 
 /// Fetches of lost segments that one room runs at once. Over it a request is still held, and the next
@@ -264,12 +264,13 @@ impl Room {
         deadline: Instant,
         mut look: impl FnMut(&Arc<Manifest>) -> Option<T>,
     ) -> Result<T, Missed> {
-        let mut published = self.feed().published();
-        let manifest = Arc::clone(&published.borrow_and_update());
-        if let Some(found) = look(&manifest) {
+        // Most find it here: only who waits is put on the list of those to wake.
+        if let Some(found) = look(&self.feed().manifest()) {
             return Ok(found);
         }
         let look_again = async {
+            let mut published = self.feed().published();
+            published.mark_changed();
             while published.changed().await.is_ok() {
                 let manifest = Arc::clone(&published.borrow_and_update());
                 if let Some(found) = look(&manifest) {

@@ -11,7 +11,7 @@
 mod head;
 
 use std::collections::VecDeque;
-use std::io::{self, IoSlice};
+use std::io::{self, IoSlice, Read as _};
 use std::panic::AssertUnwindSafe;
 use std::pin::pin;
 use std::sync::Arc;
@@ -105,8 +105,7 @@ impl Direct<'_> {
                     return Left::Closed;
                 }
                 // Only now: an idle connection owns no buffer.
-                let mut buffer = BytesMut::with_capacity(read.len() + READ_BYTES);
-                buffer.extend_from_slice(&read);
+                let mut buffer = BytesMut::from(&read[..]);
                 if !self.take(&mut buffer) {
                     return Left::Closed;
                 }
@@ -146,14 +145,23 @@ impl Direct<'_> {
 
     /// Reads what is there; false at the end of the stream.
     fn take(&self, buffer: &mut BytesMut) -> bool {
-        match self.stream.try_read_buf(buffer) {
-            Ok(0) => false,
-            Ok(_) => {
-                self.conn.progress().read();
-                true
+        let mut scratch = [0; READ_BYTES];
+        let mut read = 0;
+        let tried = self.stream.try_io(Interest::READABLE, || {
+            read = (&*SockRef::from(self.stream)).read(&mut scratch)?;
+            if (1..READ_BYTES).contains(&read) {
+                // The socket is empty, and what comes next wakes the task: epoll is edge-triggered. Said
+                // here, it need not be asked of the kernel before every wait.
+                return Err(io::ErrorKind::WouldBlock.into());
             }
-            Err(error) => is_no_error(&error),
+            Ok(())
+        });
+        if read > 0 {
+            buffer.extend_from_slice(&scratch[..read]);
+            self.conn.progress().read();
+            return true;
         }
+        tried.is_err_and(|error| is_no_error(&error))
     }
 
     /// Resolves when the viewer leaves while it waits. What it sends meanwhile is kept, up to a head's
@@ -163,7 +171,6 @@ impl Direct<'_> {
             if self.stream.readable().await.is_err() {
                 return;
             }
-            behind.reserve(READ_BYTES);
             if !self.take(behind) {
                 return;
             }

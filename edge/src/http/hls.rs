@@ -7,11 +7,11 @@
 
 mod absent;
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use http::HeaderValue;
-use http::header::{CACHE_CONTROL, CONTENT_ENCODING, USER_AGENT, VARY};
+use http::header::{CONTENT_ENCODING, USER_AGENT, VARY};
 use media::feed::{Lookup, Part};
 use media::fmp4;
 use media::manifest::{Epoch, Manifest, Msn, PartNumber, Status};
@@ -26,7 +26,7 @@ use super::reply::{self, IMMUTABLE, Reply};
 use super::{App, Caller, accept, range};
 use crate::metrics::{Protocol, Refusal, Resource};
 use crate::room::shelf::Name;
-use crate::room::{Coding, Missed, OpenError, Room, Viewing};
+use crate::room::{Coding, Missed, OpenError, Room, Viewing, target_s};
 
 /// How long the first requests of a known room wait for its first playlist.
 pub(crate) const FIRST_HOLD: Duration = Duration::from_secs(10);
@@ -121,13 +121,11 @@ impl Request<'_> {
         if let Some(refusal) = self.playable().await? {
             return Ok(refusal);
         }
-        let feed = self.room.feed();
-        let age =
-            HeaderValue::from_str(&format!("max-age={}", target_s(&feed.manifest()).div_ceil(2)));
-        Ok(match self.room.playlists().multivariant(feed, self.caller.query) {
+        let rendering = self.room.playlists().of(self.room.feed());
+        Ok(match self.room.playlists().multivariant(&rendering, self.caller.query) {
             Ok(text) => {
                 let sent = self.app.metrics.sent_bytes(Protocol::Hls);
-                let cache = age.unwrap_or(reply::ONE_SECOND);
+                let cache = rendering.ages().changing.clone();
                 reply::ok(PLAYLIST, cache, Body::full(text).counted(sent))
             }
             Err(error) => self.broken("multivariant playlist", &error),
@@ -163,16 +161,11 @@ impl Request<'_> {
             let waited = rendering.since().elapsed();
             self.app.metrics.wake_seconds.observe(waited.as_secs_f64());
         }
-        // RFC 8216bis appendix B.1: six target durations for what cannot change under its URL, half a
-        // target duration for what can.
-        let target_s = target_s(rendering.manifest());
-        let age = if low_latency { target_s * 6 } else { target_s.div_ceil(2) };
+        let ages = rendering.ages();
+        let age = if low_latency { &ages.numbered } else { &ages.changing };
         let body = Body::full(text).counted(self.app.metrics.sent_bytes(protocol));
-        let mut reply = reply::ok(PLAYLIST, reply::ONE_SECOND, body);
+        let mut reply = reply::ok(PLAYLIST, age.clone(), body);
         let headers = reply.headers_mut();
-        if let Ok(cache) = HeaderValue::from_str(&format!("max-age={age}")) {
-            headers.insert(CACHE_CONTROL, cache);
-        }
         headers.insert(VARY, HeaderValue::from_static("Accept-Encoding"));
         if coding == Coding::Gzip {
             headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
@@ -386,8 +379,10 @@ impl Request<'_> {
 
     /// What tells this viewer from others, hashed: the token, else address and user agent.
     fn viewer(&self) -> u64 {
-        use std::hash::{DefaultHasher, Hash, Hasher};
-        let mut hasher = DefaultHasher::new();
+        use std::hash::{BuildHasher as _, Hash as _, Hasher as _, RandomState};
+        // With a key of this process: nobody can choose viewers that fall together.
+        static KEY: LazyLock<RandomState> = LazyLock::new(RandomState::new);
+        let mut hasher = KEY.build_hasher();
         match super::query::Query::new(self.caller.query).get("token") {
             Some(token) => token.hash(&mut hasher),
             None => {
@@ -421,8 +416,4 @@ impl Request<'_> {
             "the stream cannot be written in this form",
         )
     }
-}
-
-fn target_s(manifest: &Manifest) -> u64 {
-    manifest.header().constants.map_or(2, |c| u64::from(c.target_duration_s)).max(1)
 }

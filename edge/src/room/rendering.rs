@@ -7,6 +7,7 @@
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
+use http::HeaderValue;
 use media::feed::Feed;
 use media::manifest::{Config, MAX_CONFIGS, Manifest};
 use media::playlist::{self, Form};
@@ -41,6 +42,26 @@ pub(crate) struct Rendering {
     since: Instant,
     media: [OnceLock<Result<Bytes, Error>>; 4],
     multivariant: OnceLock<Result<Bytes, Error>>,
+    ages: Ages,
+}
+
+/// How long caches may keep playlists (RFC 8216bis, appendix B.1).
+#[derive(Debug, Clone)]
+pub(crate) struct Ages {
+    /// Half a target duration: for what changes under its URL.
+    pub(crate) changing: HeaderValue,
+    /// Six target durations: for what was asked for by its number.
+    pub(crate) numbered: HeaderValue,
+}
+
+impl Ages {
+    fn of(manifest: &Manifest) -> Self {
+        let target_s = target_s(manifest);
+        let age = |age_s: u64| {
+            HeaderValue::from_str(&format!("max-age={age_s}")).expect("digits make a header value")
+        };
+        Self { changing: age(target_s.div_ceil(2)), numbered: age(target_s * 6) }
+    }
 }
 
 /// An init segment that a listed segment needs, or lately needed.
@@ -67,6 +88,7 @@ impl Playlists {
         }
         self.note_inits(&manifest);
         let rendering = Arc::new(Rendering {
+            ages: Ages::of(&manifest),
             manifest,
             since: Instant::now(),
             media: Default::default(),
@@ -77,8 +99,11 @@ impl Playlists {
     }
 
     /// The multivariant playlist for a request with this query.
-    pub(crate) fn multivariant(&self, feed: &Feed, query: Option<&str>) -> Result<Bytes, Error> {
-        let rendering = self.of(feed);
+    pub(crate) fn multivariant(
+        &self,
+        rendering: &Rendering,
+        query: Option<&str>,
+    ) -> Result<Bytes, Error> {
         let render = |query| {
             playlist::multivariant(&rendering.manifest, self.room.name(), query).map(Bytes::from)
         };
@@ -139,11 +164,16 @@ impl Rendering {
             .clone()
     }
 
-    pub(crate) fn manifest(&self) -> &Manifest {
-        &self.manifest
+    pub(crate) fn ages(&self) -> &Ages {
+        &self.ages
     }
 
     pub(crate) fn since(&self) -> Instant {
         self.since
     }
+}
+
+/// The target duration, or the default one while there is none, in seconds.
+pub(crate) fn target_s(manifest: &Manifest) -> u64 {
+    manifest.header().constants.map_or(2, |c| u64::from(c.target_duration_s)).max(1)
 }
