@@ -12,6 +12,7 @@ use wire::{
     events,
     frame::{FrameDecoder, decode_message, encode_message, length_prefix},
     hello::{MAX_SOFTWARE_BYTES, VersionRange},
+    inquiry,
     replica::{self, FrameRecord},
     room::{Client, Item, model::Form, relay},
 };
@@ -74,16 +75,18 @@ pub(crate) fn control(data: &[u8]) {
     }
 }
 
-/// Messages of subscribe, fetch and segment streams; the first byte chooses.
+/// Messages of subscribe, fetch, segment and donate streams; the first byte chooses.
 pub(crate) fn replica(data: &[u8]) {
     let Some((which, frame)) = data.split_first() else { return };
-    match which % 7 {
+    match which % 9 {
         0 => message::<replica::Subscribe>(frame),
         1 => message::<replica::FromHome>(frame),
         2 => message::<replica::FromEdge>(frame),
         3 => message::<replica::Fetch>(frame),
         4 => message::<replica::FetchReply>(frame),
         5 => message::<replica::SegmentHeader>(frame),
+        6 => message::<replica::Donate>(frame),
+        7 => message::<replica::Donated>(frame),
         _ => {
             let frame = Bytes::copy_from_slice(frame);
             let Ok(record) = FrameRecord::decode(frame.clone()) else { return };
@@ -122,6 +125,15 @@ pub(crate) fn events(data: &[u8]) {
     {
         assert!(gift.count > 0 && !gift.user.is_empty() && !gift.client_id.is_empty());
         assert!(gift.detail.as_str().len() <= 3072 && !gift.detail.as_str().contains('\0'));
+    }
+}
+
+/// What nodes ask each other for an operator, and the answers; the first byte chooses.
+pub(crate) fn inquiry(data: &[u8]) {
+    let Some((which, frame)) = data.split_first() else { return };
+    match which % 2 {
+        0 => message::<inquiry::Inquiry>(frame),
+        _ => message::<inquiry::Finding>(frame),
     }
 }
 

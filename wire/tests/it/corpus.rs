@@ -49,6 +49,11 @@ fn events() {
 }
 
 #[test]
+fn inquiry() {
+    replay("inquiry", bodies::inquiry);
+}
+
+#[test]
 fn room() {
     replay("room", bodies::room);
 }
