@@ -13,16 +13,23 @@
 //! | `role` | `guest`, `member`, `mod`, `host` or `publisher`; else `guest` |
 //! | `caps` | what it allows, instead of what the role does: `publish watch chat gift moderate` |
 //! | `sub`, `name` | who holds it, and the name to show |
+//! | `iat` | when it was issued: what is taken back by user or room is what is older |
 //! | `nbf`, `jti`, `iss`, `aud` | as in RFC 7519 |
+//!
+//! What has been taken back is in [`Bars`], which follows the control plane.
 
+mod bars;
 mod keyring;
 mod provider;
 mod token;
 mod tx_secret;
 
+pub use bars::{Bars, Pass};
 pub use keyring::{KeyError, Keyring, MAX_KEYS, MIN_SECRET_BYTES, Requirements, sign};
 pub use token::{Audience, Capability, Claims, MAX_TOKEN_BYTES, Role, SKEW_S, Scope};
 pub use tx_secret::{TxKeys, TxSigned};
+
+use std::sync::Arc;
 
 use wire::RoomId;
 
@@ -55,6 +62,9 @@ pub enum Denied {
     /// It does not allow this.
     #[error("the token does not allow to {0}")]
     NotAllowed(Capability),
+    /// It was taken back.
+    #[error("the token has been revoked")]
+    Revoked,
 }
 
 impl Denied {
@@ -70,6 +80,7 @@ impl Denied {
             Self::NotForUs(_) => "not_for_us",
             Self::OtherRoom => "other_room",
             Self::NotAllowed(_) => "not_allowed",
+            Self::Revoked => "revoked",
         }
     }
 }
@@ -83,6 +94,8 @@ pub struct Access {
     pub push: Option<TxKeys>,
     /// The keys of signed play URLs, if any.
     pub play: Option<TxKeys>,
+    /// What has been taken back.
+    pub bars: Arc<Bars>,
 }
 
 /// What was brought, out of a URL or a header.
@@ -137,6 +150,9 @@ impl Access {
         let token = brought.token.ok_or(Denied::Missing)?;
         let claims = self.keyring.verify(token, now_s)?;
         claims.allows(capability, room)?;
+        if self.bars.revokes(&claims, room, now_s) {
+            return Err(Denied::Revoked);
+        }
         Ok(claims)
     }
 }

@@ -7,6 +7,7 @@
 //!
 //! Does not remember answers: what a role knows of a room's place it has from a watch.
 
+mod bars;
 mod beat;
 mod keys;
 pub(crate) mod link;
@@ -66,6 +67,7 @@ pub(crate) struct Shared {
     /// The log index up to which the leader had applied at the last heartbeat.
     leader_revision: AtomicU64,
     standing: tokio::sync::watch::Sender<Standing>,
+    bars: Arc<crate::access::Bars>,
 }
 
 /// How busy this node is, written by its roles and sent with each heartbeat.
@@ -143,6 +145,7 @@ impl Client {
             nodes: tokio::sync::watch::Sender::default(),
             leader_revision: AtomicU64::new(0),
             standing: tokio::sync::watch::Sender::default(),
+            bars: Arc::default(),
         });
         let mut tasks = JoinSet::new();
         tasks.spawn(beat::run(Arc::clone(&shared)));

@@ -10,11 +10,12 @@
 use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
-use wire::control::{KeyId, NodeSpec, NodeState, SecretHash};
+use wire::control::{Bar, Barred, KeyId, KeyTerms, NodeSpec, NodeState, SecretHash};
 use wire::{Epoch, NodeId, Region, RoomId};
 
-/// The format this build writes, and the highest it reads. 1: first release.
-pub const LOG_FORMAT: u8 = 1;
+/// The highest format this build writes and reads. 1: first release. 2: bars and the terms of keys. A
+/// command is written in the oldest format that has it.
+pub const LOG_FORMAT: u8 = 2;
 
 /// 2025-01-01T00:00:00Z in Unix seconds: where the clock in commands starts, and with it the media
 /// sequence numbers of rooms without a past.
@@ -135,6 +136,44 @@ pub enum Command {
         /// The disk.
         disk: u64,
     },
+    /// Bar something, or let it in again. Format 2.
+    SetBar {
+        /// What.
+        on: Barred,
+        /// For how long; none lifts it.
+        bar: Option<Bar>,
+    },
+    /// Store a publish key with terms. Format 2.
+    StoreKey {
+        /// Its public name.
+        id: KeyId,
+        /// The room it opens.
+        room: RoomId,
+        /// SHA-256 of the secret.
+        hash: SecretHash,
+        /// Its terms.
+        terms: KeyTerms,
+        /// The key it takes the place of, and for how many seconds more that one opens.
+        replaces: Option<(KeyId, u32)>,
+    },
+    /// A key for one push is used by this one. Format 2.
+    UseKey {
+        /// Its public name.
+        id: KeyId,
+        /// Names the push.
+        push: u64,
+    },
+}
+
+impl Command {
+    /// The oldest format that has it.
+    #[must_use]
+    pub const fn format(&self) -> u8 {
+        match self {
+            Self::SetBar { .. } | Self::StoreKey { .. } | Self::UseKey { .. } => 2,
+            _ => 1,
+        }
+    }
 }
 
 /// Why bytes are not a command.
@@ -161,7 +200,7 @@ impl Stamped {
     /// # Errors
     /// [`CommandError::Malformed`] if the value cannot be encoded, which no value of this type does.
     pub fn encode(&self) -> Result<Vec<u8>, CommandError> {
-        Ok(postcard::to_extend(self, vec![LOG_FORMAT])?)
+        Ok(postcard::to_extend(self, vec![self.command.format()])?)
     }
 
     /// Reads a log entry.
@@ -183,7 +222,7 @@ mod tests {
 
     use super::*;
 
-    /// Every command once, as the fixture of this format holds them.
+    /// Every command of format 1 once, as its fixture holds them.
     fn samples() -> Vec<Command> {
         let node = NodeId::new("o1").unwrap();
         let room = RoomId::new("live", "a").unwrap();
@@ -241,11 +280,37 @@ mod tests {
     }
 
     #[test]
+    fn what_format_1_lacks_is_written_as_format_2() {
+        let room = RoomId::new("live", "a").unwrap();
+        let bar = Bar { before_unix_s: 1, until_unix_s: 2, set_unix_s: 3, reason: "no".to_owned() };
+        let terms = KeyTerms { once: true, ..KeyTerms::default() };
+        let hash = SecretHash([0xab; 32]);
+        let hash_hex = "ab".repeat(32);
+        for (command, expected) in [
+            (
+                Command::SetBar { on: Barred::Push(room.clone()), bar: Some(bar) },
+                "02070d00066c6976652f6101010203026e6f".to_owned(),
+            ),
+            (
+                Command::StoreKey { id: KeyId(1), room, hash, terms, replaces: None },
+                format!("02070e01066c6976652f61{hash_hex}0000010000"),
+            ),
+            (Command::UseKey { id: KeyId(1), push: 5 }, "02070f0105".to_owned()),
+        ] {
+            let stamped = Stamped { at_s: 7, command };
+            let bytes = stamped.encode().unwrap();
+            let hex: String = bytes.iter().map(|b| format!("{b:02x}")).collect();
+            assert_eq!(hex, expected, "{stamped:?}");
+            assert_eq!(Stamped::decode(&bytes).unwrap(), stamped);
+        }
+    }
+
+    #[test]
     fn unreadable_commands_say_why() {
         assert_eq!(Stamped::decode(&[]), Err(CommandError::Empty));
         assert_eq!(
-            Stamped::decode(&[2, 0]).unwrap_err().to_string(),
-            "log format 2 is newer than 1, the highest this build knows"
+            Stamped::decode(&[3, 0]).unwrap_err().to_string(),
+            "log format 3 is newer than 2, the highest this build knows"
         );
         assert!(matches!(Stamped::decode(&[1, 0, 99]), Err(CommandError::Malformed(_))));
     }

@@ -353,6 +353,7 @@ impl<D: Disk> Driver<D> {
     }
 
     fn propose(&mut self, now: Now, command: Command, waiting: Waiting) -> Result<(), Refusal> {
+        self.all_voters_know(&command)?;
         let stamped = Stamped { at_s: self.clock_s(now), command };
         let data = stamped.encode().map_err(|error| Refusal::Invalid(error.to_string()))?;
         if data.len() > crate::command::MAX_COMMAND_BYTES {
@@ -368,6 +369,23 @@ impl<D: Disk> Driver<D> {
         self.proposals.insert(context, waiting, now.mono);
         self.figures.proposals += 1;
         Ok(())
+    }
+
+    /// Refuses what a member of an older build could not apply: it would stop at that entry.
+    fn all_voters_know(&self, command: &Command) -> Result<(), Refusal> {
+        let format = u16::from(command.format());
+        if format == 1 {
+            return Ok(());
+        }
+        let state = &self.replica.state;
+        let rows = state.members().values().filter_map(|member| state.node(&member.node));
+        match rows.into_iter().find(|row| row.spec.versions.log < format) {
+            Some(row) => Err(Refusal::Conflict(format!(
+                "control node {} runs an older build that does not know this; upgrade it first",
+                row.spec.id
+            ))),
+            None => Ok(()),
+        }
     }
 
     /// Answers a placement as if it were committed: [`Bug::AnswerBeforeCommit`].
@@ -496,6 +514,8 @@ impl<D: Disk> Driver<D> {
             published.rooms = grants.collect();
             published.nodes =
                 state.nodes().map(|node| (node.spec.id.clone(), Some(node.clone()))).collect();
+            published.bars =
+                state.bars().map(|(on, bar)| (on.clone(), Some(bar.clone()))).collect();
         } else {
             let rooms = changes.rooms.into_iter().map(|room| {
                 let grant = state.grant(&room);
@@ -507,6 +527,11 @@ impl<D: Disk> Driver<D> {
                 (id, row)
             });
             published.nodes = nodes.collect();
+            let bars = changes.bars.into_iter().map(|on| {
+                let bar = state.bar(&on).cloned();
+                (on, bar)
+            });
+            published.bars = bars.collect();
         }
         out.published = Some(published);
     }

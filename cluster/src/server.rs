@@ -29,7 +29,7 @@ impl Core {
     /// Answers a question of `peer`.
     pub(crate) async fn answer(&self, peer: &NodeId, ask: Ask) -> Result<Answer, Refusal> {
         match ask {
-            Ask::Locate { .. } | Ask::Rooms { .. } if !self.view.is_ready() => {
+            Ask::Locate { .. } | Ask::Rooms { .. } | Ask::Bars { .. } if !self.view.is_ready() => {
                 Err(Refusal::Unavailable("this control node knows nothing yet".to_owned()))
             }
             Ask::Locate { room } => Ok(Answer::Location(self.view.locate(&room))),
@@ -37,6 +37,10 @@ impl Core {
                 let limit = usize::from(limit.min(MAX_PAGE));
                 let (revision, rooms) = self.view.rooms(after.as_ref(), limit);
                 Ok(Answer::Rooms { revision, rooms })
+            }
+            Ask::Bars { after, limit } => {
+                let limit = usize::from(limit.min(MAX_PAGE));
+                Ok(Answer::Bars(self.view.bars(after.as_ref(), limit)))
             }
             ask => {
                 let (reply, answer) = oneshot::channel();

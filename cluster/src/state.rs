@@ -6,6 +6,8 @@
 //!
 //! Does not choose homes, judge liveness or know loads: that is soft state of the leader.
 
+mod bars;
+mod keys;
 mod nodes;
 mod rooms;
 #[cfg(test)]
@@ -15,13 +17,20 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
-use wire::control::{Answer, KeyId, KeyInfo, NodeInfo, Refusal, SecretHash};
+use wire::control::{Answer, Bar, Barred, KeyId, NodeInfo, Refusal};
 use wire::{ClusterId, Epoch, NodeId, Region, RoomId};
 
-use crate::command::{CLOCK_START_UNIX_S, Command, Stamped};
+use crate::command::{Command, Stamped};
 
-/// The format of an encoded state. 1: first release.
-pub const STATE_FORMAT: u8 = 1;
+pub use self::bars::MAX_BARS;
+pub use self::keys::Opening;
+use self::keys::{Key, Terms};
+
+/// The format of an encoded state. 1: first release. 2: bars and the terms of keys at its end. A state
+/// without either is written as format 1.
+pub const STATE_FORMAT: u8 = 2;
+/// What format 1 lacks at its end: two empty tables.
+const ADDED_SINCE_1: [u8; 2] = [0, 0];
 /// Most active rooms; a further one is refused as overloaded.
 pub const MAX_ROOMS: usize = 250_000;
 /// Most rows of the node table; a further node is refused as overloaded.
@@ -62,6 +71,13 @@ pub struct State {
     members: BTreeMap<u64, Member>,
     next_raft_id: u64,
     conf: Conf,
+    /// What is barred, for good or until a time.
+    bars: BTreeMap<Barred, Bar>,
+    /// The keys that have terms, and whether they were used.
+    terms: BTreeMap<KeyId, Terms>,
+    /// Derived: when bars end, in seconds since 1970.
+    #[serde(skip)]
+    bar_ends: BTreeSet<(u64, Barred)>,
     /// Derived: the rooms of each home.
     #[serde(skip)]
     homes: BTreeMap<NodeId, BTreeSet<RoomId>>,
@@ -85,13 +101,6 @@ pub struct Room {
     pub msn_base: u64,
     /// Its hub in each region that has one.
     pub hubs: BTreeMap<Region, NodeId>,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-struct Key {
-    room: RoomId,
-    hash: SecretHash,
-    created_s: u64,
 }
 
 /// A member of the Raft group, or one that shall be or has been.
@@ -133,6 +142,8 @@ pub struct Changes {
     pub rooms: BTreeSet<RoomId>,
     /// Nodes that came, went or changed.
     pub nodes: BTreeSet<NodeId>,
+    /// What was barred, or is no longer.
+    pub bars: BTreeSet<Barred>,
     /// Everything may have changed: a snapshot took the place of entries.
     pub all: bool,
 }
@@ -219,6 +230,9 @@ impl State {
             members: BTreeMap::new(),
             next_raft_id: 1,
             conf: Conf::default(),
+            bars: BTreeMap::new(),
+            terms: BTreeMap::new(),
+            bar_ends: BTreeSet::new(),
             homes: BTreeMap::new(),
             room_keys: BTreeMap::new(),
         }
@@ -259,6 +273,11 @@ impl State {
             Command::RevokeKey { id } => self.revoke_key(id),
             Command::Admit { node, addr, lost } => self.admit(node, addr, lost),
             Command::Bind { raft_id, disk } => self.bind(raft_id, disk),
+            Command::SetBar { on, bar } => self.set_bar(on, bar, changes),
+            Command::StoreKey { id, room, hash, terms, replaces } => {
+                self.store_key(id, room, hash, (terms, replaces))
+            }
+            Command::UseKey { id, push } => self.use_key(id, push),
         }
     }
 
@@ -281,6 +300,11 @@ impl State {
     /// # Errors
     /// [`StateError::Malformed`] if the state cannot be encoded, which no state does.
     pub fn encode(&self) -> Result<Vec<u8>, StateError> {
+        if self.bars.is_empty() && self.terms.is_empty() {
+            let mut bytes = postcard::to_extend(self, vec![1])?;
+            bytes.truncate(bytes.len() - ADDED_SINCE_1.len());
+            return Ok(bytes);
+        }
         Ok(postcard::to_extend(self, vec![STATE_FORMAT])?)
     }
 
@@ -291,12 +315,15 @@ impl State {
     pub fn decode(bytes: &[u8]) -> Result<Self, StateError> {
         let mut state: State = match bytes.split_first() {
             None => return Err(StateError::Empty),
+            Some((&1, rest)) => postcard::from_bytes(&[rest, &ADDED_SINCE_1].concat())?,
             Some((&format, rest)) if format <= STATE_FORMAT => postcard::from_bytes(rest)?,
             Some((&found, _)) => return Err(StateError::Newer { found }),
         };
         for (room, placed) in &state.rooms {
             state.homes.entry(placed.home.clone()).or_default().insert(room.clone());
         }
+        let ends = state.bars.iter().map(|(on, bar)| (bar.until_unix_s, on.clone()));
+        state.bar_ends = ends.collect();
         for (id, key) in &state.keys {
             state.room_keys.entry(key.room.clone()).or_default().insert(*id);
         }
@@ -315,7 +342,8 @@ impl State {
         self.revision
     }
 
-    /// The latest time any command carried, in seconds since [`CLOCK_START_UNIX_S`].
+    /// The latest time any command carried, in seconds since
+    /// [`CLOCK_START_UNIX_S`](crate::command::CLOCK_START_UNIX_S).
     #[must_use]
     pub const fn clock_s(&self) -> u64 {
         self.clock_s
@@ -337,66 +365,6 @@ impl State {
     #[must_use]
     pub const fn conf(&self) -> &Conf {
         &self.conf
-    }
-
-    /// Up to `limit` keys after `after`, of one room or of all.
-    #[must_use]
-    pub fn keys(&self, room: Option<&RoomId>, after: Option<KeyId>, limit: usize) -> Vec<KeyInfo> {
-        let from = after.map_or(Some(0), |id| id.0.checked_add(1));
-        let Some(from) = from.map(KeyId) else { return Vec::new() };
-        let info = |(id, key): (&KeyId, &Key)| KeyInfo {
-            id: *id,
-            room: key.room.clone(),
-            created_unix_s: key.created_s.saturating_add(CLOCK_START_UNIX_S),
-        };
-        match room {
-            None => self.keys.range(from..).take(limit).map(info).collect(),
-            Some(room) => {
-                let ids = self.room_keys.get(room).into_iter().flat_map(|ids| ids.range(from..));
-                ids.filter_map(|id| self.keys.get_key_value(id)).take(limit).map(info).collect()
-            }
-        }
-    }
-
-    /// Whether a secret with this hash opens the room. Compares with every key of the room, each in
-    /// constant time.
-    #[must_use]
-    pub fn opens(&self, room: &RoomId, hash: &SecretHash) -> bool {
-        let ids = self.room_keys.get(room).into_iter().flatten();
-        ids.filter_map(|id| self.keys.get(id)).fold(false, |found, key| found | (key.hash == *hash))
-    }
-
-    fn create_key(&mut self, id: KeyId, room: RoomId, hash: SecretHash) -> Result<Answer, Refusal> {
-        if let Some(key) = self.keys.get(&id) {
-            return if key.room == room && key.hash == hash {
-                Ok(Answer::Done)
-            } else {
-                Err(Refusal::Conflict(format!("publish key {id} exists")))
-            };
-        }
-        if self.keys.len() >= MAX_KEYS {
-            return Err(Refusal::Overloaded(format!("the cluster has {MAX_KEYS} publish keys")));
-        }
-        let of_room = self.room_keys.entry(room.clone()).or_default();
-        if of_room.len() >= MAX_KEYS_PER_ROOM {
-            return Err(Refusal::Overloaded(format!(
-                "room {room} has {MAX_KEYS_PER_ROOM} publish keys"
-            )));
-        }
-        of_room.insert(id);
-        self.keys.insert(id, Key { room, hash, created_s: self.clock_s });
-        Ok(Answer::Done)
-    }
-
-    fn revoke_key(&mut self, id: KeyId) -> Result<Answer, Refusal> {
-        let key = self.keys.remove(&id).ok_or(Refusal::UnknownKey(id))?;
-        if let Some(ids) = self.room_keys.get_mut(&key.room) {
-            ids.remove(&id);
-            if ids.is_empty() {
-                self.room_keys.remove(&key.room);
-            }
-        }
-        Ok(Answer::Done)
     }
 
     fn set(&mut self, name: String, value: Option<String>) -> Result<Answer, Refusal> {

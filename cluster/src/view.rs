@@ -13,7 +13,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::timeout;
-use wire::control::{Grant, Location, NodeInfo, WATCH_PROGRESS_MS, WatchEvent};
+use wire::control::{Bar, Barred, Grant, Location, NodeInfo, WATCH_PROGRESS_MS, WatchEvent};
 use wire::{NodeId, RoomId};
 
 use crate::driver::Published;
@@ -36,6 +36,7 @@ struct Inner {
     revision: u64,
     rooms: BTreeMap<RoomId, Grant>,
     nodes: BTreeMap<NodeId, NodeInfo>,
+    bars: BTreeMap<Barred, Bar>,
     watches: Watches,
     wakers: BTreeMap<WatcherId, Arc<Notify>>,
 }
@@ -51,10 +52,12 @@ impl View {
             inner.rooms = rooms.filter_map(|(room, grant)| Some((room, grant?))).collect();
             let nodes = published.nodes.into_iter();
             inner.nodes = nodes.filter_map(|(id, row)| Some((id, row?))).collect();
+            let bars = published.bars.into_iter();
+            inner.bars = bars.filter_map(|(on, bar)| Some((on, bar?))).collect();
             if is_planted(Bug::NoResync) {
                 return;
             }
-            inner.watches.all_changed(inner.nodes.keys().cloned());
+            inner.watches.all_changed(inner.nodes.keys().cloned(), inner.bars.keys().cloned());
             inner.wakers.values().for_each(|waker| waker.notify_one());
             return;
         }
@@ -79,6 +82,16 @@ impl View {
             }
             inner.wakers.values().for_each(|waker| waker.notify_one());
         }
+        if !published.bars.is_empty() {
+            for (on, bar) in published.bars {
+                inner.watches.bar_changed(&on);
+                match bar {
+                    Some(bar) => drop(inner.bars.insert(on, bar)),
+                    None => drop(inner.bars.remove(&on)),
+                }
+            }
+            inner.wakers.values().for_each(|waker| waker.notify_one());
+        }
     }
 
     /// Whether anything has been published: not on a control node that is in no cluster.
@@ -98,6 +111,14 @@ impl View {
         (inner.revision, page.map(|(_, grant)| grant.clone()).collect())
     }
 
+    /// Up to `limit` bars on what comes after `after`.
+    pub(crate) fn bars(&self, after: Option<&Barred>, limit: usize) -> Vec<(Barred, Bar)> {
+        let inner = self.inner.lock();
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let page = inner.bars.range::<Barred, _>((from, Bound::Unbounded)).take(limit);
+        page.map(|(on, bar)| (on.clone(), bar.clone())).collect()
+    }
+
     pub(crate) fn watchers(&self) -> usize {
         self.inner.lock().watches.len()
     }
@@ -106,7 +127,7 @@ impl View {
     pub(crate) fn watch(self: &Arc<Self>) -> Watcher {
         let mut inner = self.inner.lock();
         let inner = &mut *inner;
-        let id = inner.watches.add(inner.nodes.keys().cloned());
+        let id = inner.watches.add(inner.nodes.keys().cloned(), inner.bars.keys().cloned());
         let waker = Arc::new(Notify::new());
         waker.notify_one();
         inner.wakers.insert(id, Arc::clone(&waker));
@@ -130,6 +151,10 @@ impl Inner {
             Owed::Room(room) => {
                 let location = self.locate(&room);
                 WatchEvent::Room { room, location }
+            }
+            Owed::Bar(on) => {
+                let bar = self.bars.get(&on).cloned();
+                WatchEvent::Bar { revision, on, bar }
             }
             Owed::Synced => WatchEvent::Synced { revision },
         }

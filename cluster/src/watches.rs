@@ -9,6 +9,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
+use wire::control::Barred;
 use wire::{NodeId, RoomId};
 
 /// Most rooms one watcher may subscribe to; a further one is refused.
@@ -30,6 +31,7 @@ struct Watcher {
     rooms: BTreeSet<RoomId>,
     owed_rooms: BTreeSet<RoomId>,
     owed_nodes: BTreeSet<NodeId>,
+    owed_bars: BTreeSet<Barred>,
     /// The watcher is owed a word that everything follows anew.
     resync: bool,
     /// It is owed a word that everything has followed.
@@ -43,6 +45,8 @@ pub(crate) enum Owed {
     Resync,
     /// This row of the node table.
     Node(NodeId),
+    /// Whether this is barred.
+    Bar(Barred),
     /// Where this room is.
     Room(RoomId),
     /// Everything has followed.
@@ -50,11 +54,20 @@ pub(crate) enum Owed {
 }
 
 impl Watches {
-    /// A new watcher. It is owed the whole node table.
-    pub(crate) fn add(&mut self, nodes: impl Iterator<Item = NodeId>) -> WatcherId {
+    /// A new watcher. It is owed the whole node table and all bars.
+    pub(crate) fn add(
+        &mut self,
+        nodes: impl Iterator<Item = NodeId>,
+        bars: impl Iterator<Item = Barred>,
+    ) -> WatcherId {
         self.next += 1;
-        let owed_nodes = nodes.collect();
-        let watcher = Watcher { owed_nodes, resync: true, synced: true, ..Watcher::default() };
+        let watcher = Watcher {
+            owed_nodes: nodes.collect(),
+            owed_bars: bars.collect(),
+            resync: true,
+            synced: true,
+            ..Watcher::default()
+        };
         self.watchers.insert(self.next, watcher);
         self.next
     }
@@ -106,12 +119,24 @@ impl Watches {
         }
     }
 
+    /// Something was barred, or is no longer: everyone is owed it.
+    pub(crate) fn bar_changed(&mut self, on: &Barred) {
+        for watcher in self.watchers.values_mut() {
+            watcher.owed_bars.insert(on.clone());
+        }
+    }
+
     /// Everything may have changed: everyone is owed everything.
-    pub(crate) fn all_changed(&mut self, nodes: impl Iterator<Item = NodeId>) {
-        let nodes: BTreeSet<NodeId> = nodes.collect();
+    pub(crate) fn all_changed(
+        &mut self,
+        nodes: impl Iterator<Item = NodeId>,
+        bars: impl Iterator<Item = Barred>,
+    ) {
+        let (nodes, bars): (BTreeSet<NodeId>, BTreeSet<Barred>) = (nodes.collect(), bars.collect());
         for watcher in self.watchers.values_mut() {
             watcher.owed_rooms = watcher.rooms.clone();
             watcher.owed_nodes = nodes.clone();
+            watcher.owed_bars = bars.clone();
             (watcher.resync, watcher.synced) = (true, true);
         }
     }
@@ -126,6 +151,8 @@ impl Watches {
         while taken.len() < most {
             if let Some(node) = watcher.owed_nodes.pop_first() {
                 taken.push(Owed::Node(node));
+            } else if let Some(on) = watcher.owed_bars.pop_first() {
+                taken.push(Owed::Bar(on));
             } else if let Some(room) = watcher.owed_rooms.pop_first() {
                 taken.push(Owed::Room(room));
             } else if std::mem::take(&mut watcher.synced) {
@@ -166,13 +193,23 @@ mod tests {
     #[test]
     fn a_watcher_begins_with_everything_and_is_then_owed_changes_once() {
         let mut watches = Watches::default();
-        let id = watches.add([node("o1")].into_iter());
+        let on = Barred::Token("j".to_owned());
+        let id = watches.add([node("o1")].into_iter(), [on.clone()].into_iter());
         assert!(watches.subscribe(id, room(1)));
         let first = watches.take(id, 10);
         assert_eq!(
             first,
-            [Owed::Resync, Owed::Node(node("o1")), Owed::Room(room(1)), Owed::Synced]
+            [
+                Owed::Resync,
+                Owed::Node(node("o1")),
+                Owed::Bar(on.clone()),
+                Owed::Room(room(1)),
+                Owed::Synced
+            ]
         );
+        watches.bar_changed(&on);
+        watches.bar_changed(&on);
+        assert_eq!(watches.take(id, 10), [Owed::Bar(on)]);
         assert_eq!(watches.take(id, 10), []);
         for _ in 0..5 {
             assert_eq!(watches.room_changed(&room(1)).collect::<Vec<_>>(), [id]);
@@ -184,7 +221,7 @@ mod tests {
     #[test]
     fn what_does_not_fit_a_turn_stays_owed() {
         let mut watches = Watches::default();
-        let id = watches.add(std::iter::empty());
+        let id = watches.add(std::iter::empty(), std::iter::empty());
         (0..100).for_each(|i| assert!(watches.subscribe(id, room(i))));
         let mut rooms = 0;
         loop {
@@ -200,10 +237,10 @@ mod tests {
     #[test]
     fn after_a_snapshot_everything_is_owed_anew() {
         let mut watches = Watches::default();
-        let id = watches.add(std::iter::empty());
+        let id = watches.add(std::iter::empty(), std::iter::empty());
         watches.subscribe(id, room(1));
         watches.take(id, 10);
-        watches.all_changed([node("o2")].into_iter());
+        watches.all_changed([node("o2")].into_iter(), std::iter::empty());
         assert_eq!(
             watches.take(id, 10),
             [Owed::Resync, Owed::Node(node("o2")), Owed::Room(room(1)), Owed::Synced]
@@ -213,7 +250,7 @@ mod tests {
     #[test]
     fn nothing_is_kept_for_those_who_left() {
         let mut watches = Watches::default();
-        let id = watches.add(std::iter::empty());
+        let id = watches.add(std::iter::empty(), std::iter::empty());
         watches.subscribe(id, room(1));
         watches.subscribe(id, room(2));
         watches.unsubscribe(id, &room(1));
@@ -227,7 +264,7 @@ mod tests {
     #[test]
     fn a_watcher_has_a_limit() {
         let mut watches = Watches::default();
-        let id = watches.add(std::iter::empty());
+        let id = watches.add(std::iter::empty(), std::iter::empty());
         (0..MAX_ROOMS_PER_WATCHER).for_each(|i| assert!(watches.subscribe(id, room(i))));
         assert!(!watches.subscribe(id, room(MAX_ROOMS_PER_WATCHER)));
         assert!(watches.subscribe(id, room(0)), "what it has, it keeps");

@@ -21,6 +21,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use cluster::access::Pass;
 use media::feed::{Cursor as FeedCursor, Feed, Read, Start};
 use parking_lot::Mutex;
 use tokio::sync::watch;
@@ -113,7 +114,7 @@ impl Stage {
         self.viewers.fetch_add(1, Ordering::Relaxed);
         self.metrics.viewers(protocol).inc();
         viewing.flv_joined();
-        Seat { stage: Arc::clone(self), hub, viewing, protocol }
+        Seat { stage: Arc::clone(self), hub, viewing, protocol, pass: None }
     }
 }
 
@@ -124,9 +125,23 @@ pub(crate) struct Seat {
     pub(crate) hub: Arc<Hub>,
     viewing: Viewing,
     pub(crate) protocol: Protocol,
+    /// What let the viewer in, where something had to.
+    pass: Option<Box<Pass>>,
 }
 
 impl Seat {
+    /// As this, for a viewer whom `pass` let in.
+    pub(crate) fn with_pass(mut self, pass: Option<Pass>) -> Self {
+        self.pass = pass.map(Box::new);
+        self
+    }
+
+    /// Why the viewer may stay no longer, if so. Cheap.
+    pub(crate) fn revoked(&self) -> Option<Close> {
+        let is_void = self.pass.as_ref().is_some_and(|pass| pass.is_void());
+        is_void.then_some(Close::Revoked)
+    }
+
     pub(crate) fn metrics(&self) -> &Metrics {
         &self.stage.metrics
     }

@@ -30,6 +30,7 @@ pub(crate) mod tls;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use cluster::access::Pass;
 use http::header::CONNECTION;
 use http::{HeaderMap, HeaderValue, Method, Request, StatusCode};
 use http_body::Body as _;
@@ -235,14 +236,18 @@ async fn respond(app: &App, conn: &Arc<Conn>, ask: Ask<'_>) -> Reply {
         Route::Hls(ref room, _) | Route::Flv(ref room) if !app.allow_guests => {
             let is_tls = conn.is_tls();
             match guard::admit(&app.access, room, caller.query, caller.headers, is_tls) {
-                Ok(admitted) => admitted.mark(media(app, &caller, path, &route).await),
+                Ok(admitted) => {
+                    let lasts = matches!(route, Route::Flv(_));
+                    let pass = lasts.then(|| admitted.pass(&app.access, room));
+                    admitted.mark(media(app, &caller, path, (&route, pass)).await)
+                }
                 Err(denied) => {
                     app.refuse(Refusal::Unauthorized);
                     reply::unauthorized(&denied.to_string())
                 }
             }
         }
-        Route::Hls(..) | Route::Flv(_) => media(app, &caller, path, &route).await,
+        Route::Hls(..) | Route::Flv(_) => media(app, &caller, path, (&route, None)).await,
         Route::Where(room) => route::answer(app, &caller, &room),
         Route::Events(room) if talks => match ask.body {
             Some(body) => sse::say(app, &caller, &room, body).await,
@@ -286,7 +291,12 @@ fn sent_on(
 }
 
 /// Answers a request for a room's stream by someone who may watch it.
-async fn media(app: &App, caller: &Caller<'_>, path: &str, route: &Route<'_>) -> Reply {
+async fn media(
+    app: &App,
+    caller: &Caller<'_>,
+    path: &str,
+    (route, pass): (&Route<'_>, Option<Pass>),
+) -> Reply {
     match route {
         Route::Hls(room, asset) => match sent_on(app, caller, path, room, Some(asset)) {
             Some(reply) => reply,
@@ -294,7 +304,7 @@ async fn media(app: &App, caller: &Caller<'_>, path: &str, route: &Route<'_>) ->
         },
         Route::Flv(room) => match sent_on(app, caller, path, room, None) {
             Some(reply) => reply,
-            None => flv::answer(app, caller, room).await,
+            None => flv::answer(app, caller, room, pass).await,
         },
         _ => reply::not_found("there is nothing of this name"),
     }

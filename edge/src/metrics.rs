@@ -18,7 +18,7 @@ pub(crate) struct Metrics {
     sent_bytes: [IntCounter; 4],
     responses: [Histogram; 5],
     refused: [IntCounter; 11],
-    flv_closed: [IntCounter; 8],
+    flv_closed: [IntCounter; 9],
     /// From the moment a part was published to the moment a held playlist request has its answer.
     pub(crate) wake_seconds: Histogram,
     /// The largest media lag of any live room: wall clock minus the program date-time of the end of

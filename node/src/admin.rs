@@ -64,6 +64,8 @@ pub struct Shown {
     pub facts: Facts,
     /// Where publishers push, if this process has an RTMP listener.
     pub rtmp: Option<SocketAddr>,
+    /// Where viewers connect, if this process has an edge.
+    pub http: Option<SocketAddr>,
     /// Whether open doors are worth a warning: not under `dev`, which is open on purpose.
     pub warns: bool,
     /// Cancelled when the node begins to stop.

@@ -33,6 +33,7 @@ use wire::{
     hello::{VersionRange, WIRE_VERSIONS},
 };
 
+pub(crate) use self::access::tx_keys;
 use crate::{
     config::{Config, ControlNode, Role},
     facts::Facts,
@@ -357,7 +358,7 @@ async fn start_origin(
             window: config.hls.window as usize,
         },
         publish_grace: config.room.publish_grace,
-        access: access::access(config)?,
+        access: access::access(config, client.bars())?,
         policy: if config.auth.publish_open { origin::Policy::Open } else { origin::Policy::Key },
         feed: feed::Limits { max_bytes: config.room.cache_bytes },
         rooms: sequencer(config, ledger),
@@ -384,6 +385,7 @@ fn start_edge(
     metrics: &NodeMetrics,
 ) -> anyhow::Result<(Edge, Arc<Upstreams>)> {
     let limits = feed::Limits { max_bytes: config.room.cache_bytes };
+    let access = access::access(config, client.bars())?;
     let homes = Arc::new(ClusterHomes::new(client.clone(), links.clone()));
     let router = cluster::Router::new(client.clone(), config.route.distances.clone());
     let upstreams = Arc::new(Upstreams::new(client, links, limits));
@@ -397,7 +399,7 @@ fn start_edge(
         max_connections_per_address: config.http.max_connections_per_address,
         flv_max_flush: config.http.flv_max_flush,
         allow_guests: config.auth.allow_guests,
-        access: access::access(config)?,
+        access,
         node: Some(plan.id.to_string()),
         redirect: config.route.redirect,
         ..edge::Config::default()

@@ -55,6 +55,8 @@ pub struct Config {
     pub rtmp: Rtmp,
     /// `[http]`
     pub http: Http,
+    /// `public.http`: the base URL of the edges, as apps hand it out.
+    pub public_http: Option<String>,
     /// `[admin]`
     pub admin: Admin,
     /// `[api]`
@@ -127,6 +129,7 @@ impl Config {
         Self {
             settings: self.settings.with(&new.settings, taken),
             node: Node { shutdown_grace: new.node.shutdown_grace, ..self.node.clone() },
+            public_http: new.public_http.clone(),
             admin: Admin { listen: self.admin.listen.clone(), ..new.admin.clone() },
             log: Log { format: self.log.format, ..new.log.clone() },
             ..self.clone()

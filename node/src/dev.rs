@@ -138,6 +138,7 @@ impl Dev {
             metrics,
             facts: facts.clone(),
             rtmp: Some(rtmp),
+            http: nodes.iter().find_map(Node::http),
             warns: false,
             stop: stop.clone(),
         };

@@ -48,11 +48,11 @@ impl Facts {
         self.origins.read().first().cloned()
     }
 
-    /// Ends the stream of `room` at once; whether its home is in this process.
-    pub async fn kick(&self, room: &RoomId) -> bool {
+    /// Ends the stream of `room` at once and tells its publisher why; whether its home is in this process.
+    pub async fn stop(&self, room: &RoomId, why: &str) -> bool {
         let origins = self.origins.read().clone();
         for origin in origins {
-            if origin.kick(room).await {
+            if origin.stop(room, why).await {
                 return true;
             }
         }

@@ -114,17 +114,18 @@ impl Inquiries {
         found
     }
 
-    /// Ends the stream of `room` at once if its home is in this process.
-    pub async fn kick_here(&self, room: &RoomId) -> bool {
-        self.inner.facts.kick(room).await
+    /// Ends the stream of `room` at once if its home is in this process, and tells its publisher why.
+    pub async fn stop_here(&self, room: &RoomId, why: &str) -> bool {
+        self.inner.facts.stop(room, why).await
     }
 
-    /// Ends the stream of a room at its home, wherever that is. Whether it was there.
+    /// Ends the stream of a room at its home, wherever that is, and tells its publisher why. Whether it was
+    /// there.
     ///
     /// # Errors
     /// [`Error`] if the home does not answer.
-    pub async fn kick(&self, grant: &Grant) -> Result<bool, Error> {
-        let inquiry = Inquiry::Kick { room: grant.room.clone() };
+    pub async fn stop(&self, grant: &Grant, why: &str) -> Result<bool, Error> {
+        let inquiry = Inquiry::Stop { room: grant.room.clone(), why: clip(why) };
         match self.ask(&grant.home, grant.home_addr, inquiry).await? {
             Finding::Kicked { done } => Ok(done),
             other => Err(unexpected(&grant.home, &other)),
@@ -242,19 +243,21 @@ impl Inner {
             Inquiry::Rooms { rooms } => {
                 Finding::Rooms { facts: rooms.iter().map(|room| self.room(room)).collect() }
             }
-            Inquiry::Kick { room } => {
-                let done = self.facts.kick(&room).await;
-                if done {
-                    let by = peer.node();
-                    tracing::info!(%room, %by, "stream ended by the operator");
-                }
-                Finding::Kicked { done }
-            }
+            Inquiry::Kick { room } => self.stop(peer, &room, "ended by the operator").await,
+            Inquiry::Stop { room, why } => self.stop(peer, &room, &clip(&why)).await,
             Inquiry::Backup => return self.send_backup(&mut sender).await,
         };
         sender.write_message(&finding).await?;
         sender.finish();
         Ok(())
+    }
+
+    async fn stop(&self, peer: &Peer, room: &RoomId, why: &str) -> Finding {
+        let done = self.facts.stop(room, why).await;
+        if done {
+            tracing::info!(%room, by = %peer.node(), "stream ended by the operator");
+        }
+        Finding::Kicked { done }
     }
 
     async fn send_backup(&self, sender: &mut Sender) -> Result<(), wire::Error> {

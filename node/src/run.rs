@@ -46,6 +46,7 @@ pub async fn run(sources: Sources) -> anyhow::Result<()> {
         metrics,
         facts,
         rtmp: node.rtmp(),
+        http: node.http(),
         warns: true,
         stop: signals.stop.clone(),
     };

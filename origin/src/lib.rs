@@ -233,10 +233,10 @@ impl Rooms {
         rooms.iter().filter_map(next).max().unwrap_or(0)
     }
 
-    /// Ends the room's stream at once. Returns whether this node is its home.
-    pub async fn kick(&self, room: &RoomId) -> bool {
+    /// Ends the room's stream at once and tells its publisher why. Returns whether this node is its home.
+    pub async fn stop(&self, room: &RoomId, why: &str) -> bool {
         let Some(room) = self.registry.get(room) else { return false };
-        room.stop(rtmp::Refusal::kicked("ended by the operator")).await;
+        room.stop(rtmp::Refusal::kicked(why)).await;
         true
     }
 

@@ -1,22 +1,24 @@
 //! Pushes on their way to rooms: who may push where, and what the home knows of a push.
 //!
 //! In: requests of RTMP connections. Out: to the [`Relay`], which carries the push's [`Intake`] to the
-//! room's home until one side ends it. Whether the room is free is the home's decision; whether the key is right is
-//! the control plane's answer; nothing is decided here but the order of asking.
+//! room's home until one side ends it. Whether the room is free is the home's decision; whether the key is
+//! right is the control plane's answer; nothing is decided here but the order of asking. A push that runs is
+//! ended when its room is barred or its token taken back.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use cluster::Client;
-use cluster::access::{Access, Brought, Denied};
+use cluster::access::{Access, Bars, Brought, Denied, Pass};
 use tracing::warn;
-use wire::NodeId;
+use wire::control::{Bar, FOR_GOOD, KeyVerdict};
 use wire::links::Links;
+use wire::{NodeId, RoomId};
 
 use crate::contribute::Relay;
 use crate::registry::Registry;
-use crate::rtmp::{Intake, Publication, PublishRequest, Publishes, Refusal};
+use crate::rtmp::{Intake, Kicker, Publication, PublishRequest, Publishes, Refusal};
 
 /// A push that wants a room, or has it.
 #[derive(Debug)]
@@ -56,16 +58,36 @@ pub(crate) struct Publisher {
     pub(crate) rooms: Arc<Registry>,
 }
 
+/// What let a push in.
+#[derive(Debug)]
+enum Credential {
+    /// Nothing is asked for.
+    Open,
+    /// A token, which may be taken back.
+    Token(Box<Pass>),
+    /// A key of the room.
+    Key,
+}
+
 impl Publisher {
-    async fn authenticate(&self, request: &PublishRequest) -> Result<(), Refusal> {
+    async fn authenticate(
+        &self,
+        request: &PublishRequest,
+        push: u64,
+    ) -> Result<Credential, Refusal> {
+        if let Some(forbidden) = self.forbidden(&request.room) {
+            return Err(forbidden);
+        }
         if self.policy == Policy::Open {
-            return Ok(());
+            return Ok(Credential::Open);
         }
         let room = &request.room;
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let brought = Brought { token: request.token.as_deref(), query: &request.query };
-        match self.access.publish(room, brought, now.as_secs()) {
-            Ok(_) => return Ok(()),
+        match self.access.publish(room, brought, now().as_secs()) {
+            Ok(claims) => {
+                let pass = Pass::new(&self.access, claims, room.clone());
+                return Ok(Credential::Token(Box::new(pass)));
+            }
             // Not a token of ours: perhaps a key.
             Err(Denied::Missing | Denied::Malformed(_)) => {}
             Err(denied) => return Err(Refusal::denied(denied.to_string())),
@@ -75,34 +97,99 @@ impl Publisher {
             Refusal::denied(format!("no valid key for {room}: push to .../{room}?token=KEY"))
         };
         let key = request.token.as_deref().ok_or_else(denied)?;
-        match self.client.check_key(room, key).await {
-            Ok(true) => Ok(()),
-            Ok(false) => Err(denied()),
+        let verdict = self.client.use_key(room, key, request.peer.ip(), push).await;
+        // Whoever has the secret may know why it does not open.
+        let why = match verdict {
+            Ok(KeyVerdict::Opens) => return Ok(Credential::Key),
+            Ok(KeyVerdict::Unknown) => return Err(denied()),
+            Ok(KeyVerdict::NotYet) => "does not open yet",
+            Ok(KeyVerdict::Over) => "has expired",
+            Ok(KeyVerdict::Used) => "was for one push, and has been used",
+            Ok(KeyVerdict::WrongAddress) => "may not be used from this address",
             Err(error) => {
                 warn!(%room, %error, "a publish key cannot be checked");
-                Err(Refusal::unavailable("keys cannot be checked now; push again in a moment"))
+                let why = "keys cannot be checked now; push again in a moment";
+                return Err(Refusal::unavailable(why));
             }
-        }
+        };
+        Err(Refusal::denied(format!("the key for {room} {why}")))
+    }
+
+    /// The refusal of pushes to a room that is barred.
+    fn forbidden(&self, room: &RoomId) -> Option<Refusal> {
+        let bar = self.access.bars.push(room, now().as_secs())?;
+        Some(forbidden(room, &bar))
     }
 }
 
 impl Publishes for Publisher {
     async fn open(&self, request: PublishRequest) -> Result<Publication, Refusal> {
-        self.authenticate(&request).await?;
+        let publish = rand::random::<u64>().max(1);
+        let credential = self.authenticate(&request, publish).await?;
         let (publication, intake) = Publication::new();
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let kicker = intake.kicker();
         let pushed = Pushed {
             intake,
             ingest: self.node.clone(),
             source: request.peer,
             encoder: request.encoder,
-            since_unix_ms: u64::try_from(now.as_millis()).unwrap_or(u64::MAX),
-            publish: rand::random::<u64>().max(1),
+            since_unix_ms: u64::try_from(now().as_millis()).unwrap_or(u64::MAX),
+            publish,
         };
         let (links, rooms) = (self.links.clone(), Arc::clone(&self.rooms));
+        let room = request.room.clone();
         Relay::open(links, rooms, request.room, pushed).await?;
+        // Ends with the push.
+        tokio::spawn(watch_over(kicker, room, credential, Arc::clone(&self.access.bars)));
         Ok(publication)
     }
+}
+
+/// Ends a push whose room is barred or whose token is taken back; ends with the push.
+async fn watch_over(kicker: Kicker, room: RoomId, credential: Credential, bars: Arc<Bars>) {
+    let mut changes = bars.changes();
+    let barred = async {
+        loop {
+            changes.mark_unchanged();
+            if let Some(bar) = bars.push(&room, now().as_secs()) {
+                return forbidden(&room, &bar);
+            }
+            if changes.changed().await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        }
+    };
+    let voided = async {
+        match &credential {
+            Credential::Token(pass) => pass.voided().await,
+            Credential::Open | Credential::Key => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        refusal = barred => kicker.kick(refusal),
+        () = voided => kicker.kick(Refusal::denied(Denied::Revoked.to_string())),
+        () = kicker.released() => {}
+    }
+}
+
+/// The refusal of pushes to a room on which there is `bar`.
+fn forbidden(room: &RoomId, bar: &Bar) -> Refusal {
+    let until = match bar.until_unix_s {
+        FOR_GOOD => String::new(),
+        until => {
+            let left_s = until.saturating_sub(now().as_secs()) + 1;
+            format!(" for another {left_s} s")
+        }
+    };
+    let why = match bar.reason.as_str() {
+        "" => String::new(),
+        reason => format!(": {reason}"),
+    };
+    Refusal::forbidden(format!("publishing to {room} is forbidden{until}{why}"))
+}
+
+fn now() -> Duration {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
 }
 
 /// The room or its home is closing.

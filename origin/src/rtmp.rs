@@ -122,6 +122,12 @@ impl Refusal {
         Self { code: "NetStream.Publish.Rejected", description: why.into(), reason: "kicked" }
     }
 
+    /// Publishing to the room is forbidden for a time.
+    #[must_use]
+    pub fn forbidden(why: impl Into<String>) -> Self {
+        Self { code: "NetStream.Publish.Denied", description: why.into(), reason: "forbidden" }
+    }
+
     /// What is published cannot be carried: no usable codec configuration, for example.
     #[must_use]
     pub fn bad_media(why: impl Into<String>) -> Self {

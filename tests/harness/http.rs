@@ -70,6 +70,15 @@ pub async fn post(to: SocketAddr, path: &str, body: &serde_json::Value) -> Resul
     send(to, "POST", path, &headers, body.to_string().into()).await
 }
 
+/// `PUT path` with a JSON body.
+///
+/// # Errors
+/// When the connection fails or the answer takes too long.
+pub async fn put(to: SocketAddr, path: &str, body: &serde_json::Value) -> Result<Answer> {
+    let headers = [("content-type", "application/json")];
+    send(to, "PUT", path, &headers, body.to_string().into()).await
+}
+
 async fn send(
     to: SocketAddr,
     method: &str,

@@ -66,7 +66,7 @@ fn every_metric_is_documented() -> Result<()> {
             && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_')
     };
     let mut files = Vec::new();
-    for name in ["wire", "events", "cluster", "origin", "edge", "node"] {
+    for name in ["wire", "hooks", "events", "cluster", "origin", "edge", "node"] {
         sources(
             &Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(name).join("src"),
             &mut files,

@@ -10,14 +10,21 @@
 //!
 //! Does not decide anything: answers are made by the cluster crate.
 
+mod bar;
+
+use std::net::IpAddr;
 use std::{fmt, net::SocketAddr};
 
 use serde::{Deserialize, Serialize};
 
+pub use self::bar::{
+    Bar, Barred, FOR_GOOD, KeyInFull, KeyTerms, KeyVerdict, MAX_BARRED_BYTES, MAX_KEY_NETWORKS,
+    Network,
+};
 use crate::{ClusterId, Epoch, NodeId, Region, RoomId};
 
-/// Version of the messages in this file. 1: first release.
-pub const CONTROL_VERSION: u16 = 1;
+/// Version of the messages in this file. 1: first release. 2: bars and the terms of keys.
+pub const CONTROL_VERSION: u16 = 2;
 /// Longest frame a control node accepts from a client.
 pub const MAX_ASK_BYTES: usize = 16 * 1024;
 /// Longest frame a client accepts from a control node: a status of a few thousand nodes.
@@ -466,6 +473,53 @@ pub enum Ask {
     Settings,
     /// How busy each edge is, by its last heartbeat. Leader only; a thousand edges are some 20 KiB.
     Loads,
+    /// Bar something, or, without a bar, let it in again. Leader only.
+    SetBar {
+        /// What.
+        on: Barred,
+        /// For how long.
+        bar: Option<Bar>,
+    },
+    /// One page of bars, by what they are on. Any node.
+    Bars {
+        /// Only those after this one.
+        after: Option<Barred>,
+        /// Most bars to return, at most [`MAX_PAGE`].
+        limit: u16,
+    },
+    /// Store a publish key with terms. Leader only. The same id again changes nothing.
+    StoreKey {
+        /// Its public name, random.
+        id: KeyId,
+        /// The room it opens.
+        room: RoomId,
+        /// SHA-256 of the secret.
+        hash: SecretHash,
+        /// Its terms.
+        terms: KeyTerms,
+        /// The key it takes the place of, and for how many seconds more that one opens.
+        replaces: Option<(KeyId, u32)>,
+    },
+    /// One page of keys with their terms. Leader only.
+    KeysInFull {
+        /// Only those of this room.
+        room: Option<RoomId>,
+        /// Only those after this one.
+        after: Option<KeyId>,
+        /// Most keys to return, at most [`MAX_PAGE`].
+        limit: u16,
+    },
+    /// A push brings a secret with this hash. Leader only, linearizable; uses up a key for one push.
+    UseKey {
+        /// The room.
+        room: RoomId,
+        /// SHA-256 of the secret.
+        hash: SecretHash,
+        /// The publisher's address.
+        from: IpAddr,
+        /// Names the push: asked again for the same one, the answer is the same.
+        push: u64,
+    },
 }
 
 /// What a [`Ask::Probe`] finds.
@@ -526,6 +580,12 @@ pub enum Answer {
     Settings(Vec<(String, String)>),
     /// To [`Ask::Loads`].
     Loads(Vec<(NodeId, Load)>),
+    /// To [`Ask::Bars`]; fewer than asked for means no more.
+    Bars(Vec<(Barred, Bar)>),
+    /// To [`Ask::KeysInFull`]; fewer than asked for means no more.
+    KeysInFull(Vec<KeyInFull>),
+    /// To [`Ask::UseKey`].
+    Key(KeyVerdict),
 }
 
 /// Why a question has no positive answer.
@@ -661,6 +721,15 @@ pub enum WatchEvent {
     Refused {
         /// The room.
         room: RoomId,
+    },
+    /// Something is barred, or, without a bar, no longer. A resync brings all bars that stand.
+    Bar {
+        /// The log index up to which the sender knew.
+        revision: u64,
+        /// What.
+        on: Barred,
+        /// For how long.
+        bar: Option<Bar>,
     },
 }
 

@@ -38,6 +38,13 @@ pub enum Inquiry {
     },
     /// A backup of the replicated state. Asked of a control node.
     Backup,
+    /// End this room's stream at once and tell its publisher why. Asked of its home, answered as a kick.
+    Stop {
+        /// The room.
+        room: RoomId,
+        /// Why, in at most [`MAX_TEXT_BYTES`]; longer ones are cut.
+        why: String,
+    },
 }
 
 /// The answer.
@@ -135,7 +142,8 @@ mod tests {
     fn messages_look_like_this() {
         let room = RoomId::new("live", "a").unwrap();
         assert_eq!(hex(&Inquiry::Rooms { rooms: vec![room.clone()] }), "0001066c6976652f61");
-        assert_eq!(hex(&Inquiry::Kick { room }), "01066c6976652f61");
+        assert_eq!(hex(&Inquiry::Kick { room: room.clone() }), "01066c6976652f61");
+        assert_eq!(hex(&Inquiry::Stop { room, why: "x".into() }), "03066c6976652f610178");
         assert_eq!(hex(&Inquiry::Backup), "02");
         let facts = RoomFacts {
             epoch: Epoch(9),

@@ -142,6 +142,9 @@ pub struct Claims {
     /// When it begins.
     #[serde(default, rename = "nbf", skip_serializing_if = "Option::is_none")]
     pub not_before_s: Option<u64>,
+    /// When it was issued.
+    #[serde(default, rename = "iat", skip_serializing_if = "Option::is_none")]
+    pub issued_s: Option<u64>,
     /// Its own id.
     #[serde(default, rename = "jti", skip_serializing_if = "Option::is_none")]
     pub id: Option<String>,
@@ -151,6 +154,9 @@ pub struct Claims {
     /// Whom it is for.
     #[serde(default, rename = "aud", skip_serializing_if = "Option::is_none")]
     pub audience: Option<Audience>,
+    /// Whether this is no token but stands for a signed URL.
+    #[serde(skip)]
+    pub is_signed_url: bool,
 }
 
 /// The `aud` claim: one or many (RFC 7519 section 4.1.3).
@@ -186,9 +192,11 @@ impl Claims {
             name: None,
             expires_s,
             not_before_s: None,
+            issued_s: None,
             id: None,
             issuer: None,
             audience: None,
+            is_signed_url: true,
         }
     }
 

@@ -13,7 +13,9 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep};
-use wire::control::{Location, MAX_ANSWER_BYTES, NodeInfo, NodeState, WatchAsk, WatchEvent};
+use wire::control::{
+    Bar, Barred, Location, MAX_ANSWER_BYTES, NodeInfo, NodeState, WatchAsk, WatchEvent,
+};
 use wire::{NodeId, Receiver, RoomId, Sender, StreamKind};
 
 use super::link::{Target, To, jittered};
@@ -191,8 +193,8 @@ pub(super) async fn run(shared: Arc<Shared>) {
 struct Session<'a> {
     shared: &'a Shared,
     subscribed: HashSet<RoomId>,
-    /// The node table while a resync is under way.
-    incoming: Option<NodeTable>,
+    /// The node table and the bars while a resync is under way.
+    incoming: Option<(NodeTable, Vec<(Barred, Bar)>)>,
     has_synced: bool,
     /// What the leader had applied, and since when the watch has not.
     behind: Option<(u64, Instant)>,
@@ -306,7 +308,8 @@ impl<'a> Session<'a> {
     fn take(&mut self, event: WatchEvent) {
         match event {
             WatchEvent::Resync { revision } => {
-                self.incoming = Some(NodeTable { revision, nodes: BTreeMap::new() });
+                let table = NodeTable { revision, nodes: BTreeMap::new() };
+                self.incoming = Some((table, Vec::new()));
             }
             WatchEvent::Node { revision, node } => self.change_table(revision, |nodes| {
                 nodes.insert(node.spec.id.clone(), node);
@@ -318,7 +321,8 @@ impl<'a> Session<'a> {
             WatchEvent::Synced { revision } => {
                 self.has_synced = true;
                 self.progressed(revision);
-                if let Some(table) = self.incoming.take() {
+                if let Some((table, bars)) = self.incoming.take() {
+                    self.shared.bars.replace(revision, bars);
                     self.shared.nodes.send_if_modified(|known| {
                         let is_news = table.revision >= known.revision;
                         if is_news {
@@ -328,6 +332,11 @@ impl<'a> Session<'a> {
                     });
                 }
             }
+            WatchEvent::Bar { revision, on, bar } => match (&mut self.incoming, bar) {
+                (Some((_, bars)), Some(bar)) => bars.push((on, bar)),
+                (Some(_), None) => {}
+                (None, bar) => self.shared.bars.set(revision, on, bar),
+            },
             WatchEvent::Refused { room } => {
                 tracing::warn!(%room, "the control node does not watch any more rooms for this node");
             }
@@ -339,7 +348,7 @@ impl<'a> Session<'a> {
         revision: u64,
         change: impl FnOnce(&mut BTreeMap<NodeId, NodeInfo>),
     ) {
-        if let Some(table) = &mut self.incoming {
+        if let Some((table, _)) = &mut self.incoming {
             table.revision = table.revision.max(revision);
             change(&mut table.nodes);
             return;

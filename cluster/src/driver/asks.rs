@@ -14,6 +14,7 @@ use crate::command::Command;
 use crate::placement;
 use crate::planted::{Bug, is_planted};
 use crate::scheduler::origins;
+use crate::state::Opening;
 use crate::storage::Disk;
 
 impl<D: Disk> Driver<D> {
@@ -31,7 +32,11 @@ impl<D: Disk> Driver<D> {
                 out.replies.push((token, Ok(Answer::Status(self.status()))));
                 return Ok(());
             }
-            Ask::Locate { .. } | Ask::Rooms { .. } | Ask::Probe | Ask::Adopt { .. } => {
+            Ask::Locate { .. }
+            | Ask::Rooms { .. }
+            | Ask::Bars { .. }
+            | Ask::Probe
+            | Ask::Adopt { .. } => {
                 return Err(Refusal::Invalid("not a question for the leader".to_owned()));
             }
             _ => {}
@@ -69,30 +74,40 @@ impl<D: Disk> Driver<D> {
                 out.replies.extend(answer.map(|answer| (token, Ok(answer))));
                 return Ok(());
             }
-            Ask::Confirm { .. } | Ask::CheckKey { .. } | Ask::ListKeys { .. } | Ask::Settings => {
+            Ask::Confirm { .. }
+            | Ask::CheckKey { .. }
+            | Ask::UseKey { .. }
+            | Ask::ListKeys { .. }
+            | Ask::KeysInFull { .. }
+            | Ask::Settings => {
                 return self.reads.insert(token, ask, now.mono);
             }
+            Ask::AddMember { node, addr } => {
+                return self.add_member(now, token, node, addr, out);
+            }
+            Ask::TransferLeader { to } => return self.hand_over(now, token, to, out),
+            other => self.written(now, other)?,
+        };
+        self.propose(now, command, Waiting::Asker(token))
+    }
+
+    /// What a question that changes the state writes to the log.
+    fn written(&self, now: Now, ask: Ask) -> Result<Command, Refusal> {
+        Ok(match ask {
             Ask::Release { room, epoch, next_msn } => Command::Release { room, epoch, next_msn },
             Ask::CreateKey { id, room, hash } => Command::CreateKey { id, room, hash },
+            Ask::StoreKey { id, room, hash, terms, replaces } => {
+                Command::StoreKey { id, room, hash, terms, replaces }
+            }
             Ask::RevokeKey { id } => Command::RevokeKey { id },
+            Ask::SetBar { on, bar } => Command::SetBar { on, bar },
             Ask::Place { room, to } => self.move_to(now, room, to)?,
             Ask::Remove { room } => Command::Remove { room },
             Ask::Drain { node, draining } => self.drain(&node, draining)?,
             Ask::Set { name, value } => Command::Set { name, value },
-            Ask::AddMember { node, addr } => {
-                return self.add_member(now, token, node, addr, out);
-            }
             Ask::RemoveNode { node } => Command::RemoveNode { node },
-            Ask::TransferLeader { to } => return self.hand_over(now, token, to, out),
-            Ask::Status
-            | Ask::Locate { .. }
-            | Ask::Rooms { .. }
-            | Ask::Probe
-            | Ask::Adopt { .. } => {
-                return Err(Refusal::Invalid("not a question for the leader".to_owned()));
-            }
-        };
-        self.propose(now, command, Waiting::Asker(token))
+            _ => return Err(Refusal::Invalid("not a question for the leader".to_owned())),
+        })
     }
 
     /// Answers a read, now that leadership at the time of the question is confirmed. None means the
@@ -110,6 +125,20 @@ impl<D: Disk> Driver<D> {
                 Ok(Some(Answer::Bool(holds)))
             }
             Ask::CheckKey { room, hash } => Ok(Some(Answer::Bool(state.opens(&room, &hash)))),
+            Ask::UseKey { room, hash, from, push } => {
+                match state.opening(&room, &hash, (now.unix_s, from, push)) {
+                    Opening::Judged(verdict) => Ok(Some(Answer::Key(verdict))),
+                    Opening::Uses(id) => {
+                        let command = Command::UseKey { id, push };
+                        self.propose(now, command, Waiting::Asker(token)).map(|()| None)
+                    }
+                }
+            }
+            Ask::KeysInFull { room, after, limit } => {
+                let limit = usize::from(limit.min(MAX_PAGE));
+                let keys = state.keys_in_full(room.as_ref(), after, limit);
+                Ok(Some(Answer::KeysInFull(keys)))
+            }
             Ask::ListKeys { room, after, limit } => {
                 let limit = usize::from(limit.min(MAX_PAGE));
                 Ok(Some(Answer::Keys(state.keys(room.as_ref(), after, limit))))

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use wire::NodeId;
-use wire::control::{Answer, Ask, Disk as DiskContent, Grant, NodeInfo, Refusal};
+use wire::control::{Answer, Ask, Bar, Barred, Disk as DiskContent, Grant, NodeInfo, Refusal};
 
 use crate::raft::Message;
 
@@ -113,6 +113,8 @@ pub(crate) struct Published {
     pub rooms: Vec<(wire::RoomId, Option<Grant>)>,
     /// Nodes that changed; none for a node that is gone.
     pub nodes: Vec<(NodeId, Option<NodeInfo>)>,
+    /// Bars that changed; none for one that is lifted.
+    pub bars: Vec<(Barred, Option<Bar>)>,
 }
 
 /// What a step leads to, in the order in which things may be done.

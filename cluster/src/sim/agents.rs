@@ -203,7 +203,7 @@ impl Agent {
                 self.table.remove(&id);
                 None
             }
-            WatchEvent::Synced { .. } | WatchEvent::Refused { .. } => None,
+            WatchEvent::Synced { .. } | WatchEvent::Refused { .. } | WatchEvent::Bar { .. } => None,
         }
     }
 }

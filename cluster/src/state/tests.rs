@@ -1,9 +1,13 @@
 //! What the state machine promises, by example and by random logs.
 
 use proptest::prelude::*;
-use wire::control::{Capacity, NodeSpec, NodeState, Roles, Versions};
+use wire::control::{
+    Bar, Barred, Capacity, FOR_GOOD, KeyTerms, KeyVerdict, NodeSpec, NodeState, Roles, SecretHash,
+    Versions,
+};
 
 use super::*;
+use crate::command::CLOCK_START_UNIX_S;
 
 fn id(text: &str) -> NodeId {
     NodeId::new(text).unwrap()
@@ -248,6 +252,88 @@ fn keys_open_one_room_until_revoked() {
     }
     let over = Command::CreateKey { id: KeyId(999), room: room(0), hash };
     assert!(matches!(machine.run(over), Err(Refusal::Overloaded(_))));
+}
+
+#[test]
+fn keys_open_on_their_terms_and_give_way_to_newer_ones() {
+    let mut machine = Machine::new();
+    let now_s = CLOCK_START_UNIX_S + machine.at_s;
+    let (one, two) = (SecretHash([1; 32]), SecretHash([2; 32]));
+    let address = "10.0.0.9".parse().unwrap();
+    let store = |id, hash, terms, replaces| Command::StoreKey {
+        id: KeyId(id),
+        room: room(0),
+        hash,
+        terms,
+        replaces,
+    };
+    let once = KeyTerms { once: true, ..KeyTerms::default() };
+    machine.run(store(1, one, once.clone(), None)).unwrap();
+    machine.run(store(1, one, once, None)).unwrap();
+    let ask = |machine: &Machine, hash, at_s, push| {
+        machine.state.opening(&room(0), hash, (at_s, address, push))
+    };
+    assert!(!machine.state.opens(&room(0), &one), "whoever asks without telling more is refused");
+    assert_eq!(ask(&machine, &one, now_s, 7), Opening::Uses(KeyId(1)));
+    let used = |machine: &mut Machine, push| machine.run(Command::UseKey { id: KeyId(1), push });
+    assert_eq!(used(&mut machine, 7), Ok(Answer::Key(KeyVerdict::Opens)));
+    assert_eq!(used(&mut machine, 7), Ok(Answer::Key(KeyVerdict::Opens)), "the same push");
+    assert_eq!(used(&mut machine, 8), Ok(Answer::Key(KeyVerdict::Used)), "of two at once, one");
+    assert_eq!(ask(&machine, &one, now_s, 8), Opening::Judged(KeyVerdict::Used));
+    assert_eq!(ask(&machine, &two, now_s, 8), Opening::Judged(KeyVerdict::Unknown));
+
+    // A newer key takes the place of the old one, which opens for a while yet.
+    machine.run(Command::CreateKey { id: KeyId(2), room: room(0), hash: two }).unwrap();
+    let three = SecretHash([3; 32]);
+    let elsewhere = store(3, three, KeyTerms::default(), Some((KeyId(99), 60)));
+    assert_eq!(machine.run(elsewhere), Err(Refusal::UnknownKey(KeyId(99))));
+    machine.run(store(3, three, KeyTerms::default(), Some((KeyId(2), 60)))).unwrap();
+    assert_eq!(ask(&machine, &two, now_s + 59, 9), Opening::Judged(KeyVerdict::Opens));
+    assert_eq!(ask(&machine, &two, now_s + 60, 9), Opening::Judged(KeyVerdict::Over));
+    assert_eq!(ask(&machine, &three, now_s + 60, 9), Opening::Judged(KeyVerdict::Opens));
+
+    let listed = machine.state.keys_in_full(Some(&room(0)), None, 10);
+    let shown: Vec<_> = listed.iter().map(|key| (key.info.id.0, key.is_used)).collect();
+    assert_eq!(shown, [(1, true), (2, false), (3, false)]);
+    machine.run(Command::RevokeKey { id: KeyId(1) }).unwrap();
+    assert_eq!(ask(&machine, &one, now_s, 7), Opening::Judged(KeyVerdict::Unknown));
+    let read = State::decode(&machine.state.encode().unwrap()).unwrap();
+    assert_eq!(read, machine.state);
+}
+
+#[test]
+fn what_is_barred_is_told_bounded_and_forgotten_in_time() {
+    let mut machine = Machine::new();
+    let now_s = CLOCK_START_UNIX_S + machine.at_s;
+    let bar = |until_unix_s| {
+        Some(Bar { before_unix_s: 0, until_unix_s, set_unix_s: now_s, reason: String::new() })
+    };
+    let set = |on: &Barred, bar| Command::SetBar { on: on.clone(), bar };
+    let push = Barred::Push(room(0));
+    machine.run(set(&push, bar(now_s + 5))).unwrap();
+    assert_eq!(machine.changes.bars, BTreeSet::from([push.clone()]));
+    let read = State::decode(&machine.state.encode().unwrap()).unwrap();
+    assert_eq!(read, machine.state);
+    machine.run(set(&push, bar(now_s + 6))).unwrap();
+    machine.run(set(&push, bar(now_s + 6))).unwrap();
+    assert_eq!(machine.state.bar(&push).unwrap().until_unix_s, now_s + 6);
+
+    let token = Barred::Token("j".to_owned());
+    machine.at_s += 6;
+    machine.run(set(&token, bar(FOR_GOOD))).unwrap();
+    assert!(machine.state.bar(&push).is_some(), "its last second");
+    machine.at_s += 1;
+    machine.run(set(&token, None)).unwrap();
+    assert_eq!(machine.changes.bars, BTreeSet::from([push.clone(), token.clone()]));
+    assert_eq!(machine.state.bars().count(), 0);
+
+    let nobody = Barred::Token(String::new());
+    assert!(matches!(machine.run(set(&nobody, bar(FOR_GOOD))), Err(Refusal::Invalid(_))));
+    for i in 0..MAX_BARS {
+        machine.run(set(&Barred::Token(i.to_string()), bar(FOR_GOOD))).unwrap();
+    }
+    assert!(matches!(machine.run(set(&push, bar(FOR_GOOD))), Err(Refusal::Overloaded(_))));
+    machine.run(set(&Barred::Token("0".to_owned()), bar(now_s))).unwrap();
 }
 
 #[test]

@@ -117,7 +117,7 @@ impl Site {
             capacity: Capacity::default(),
             addr,
             viewer_urls: Vec::new(),
-            versions: Versions { control: 1, log: 1, render: 1 },
+            versions: Versions { control: 2, log: 2, render: 1 },
         };
         let config = ClientConfig { spec, control: control.to_vec() };
         if !roles.has(Roles::CONTROL) {

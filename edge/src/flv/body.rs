@@ -62,6 +62,7 @@ async fn next(served: &mut Served) -> Option<Bytes> {
     let mut changes = served.seat.hub.changes();
     loop {
         let version = *changes.borrow_and_update();
+        served.end = served.end.or_else(|| served.seat.revoked());
         if served.outlet.is_empty() && served.end.is_none() {
             let ring = served.seat.hub.ring();
             served.end = served.outlet.fill(&ring, Instant::now(), served.seat.metrics());

@@ -170,6 +170,7 @@ impl Outlet {
             Close::Shutdown => Status::GoingAway,
             Close::Changed | Close::Lagging | Close::Stuck | Close::Failed => Status::TryAgainLater,
             Close::Ended | Close::Left | Close::Protocol => Status::Normal,
+            Close::Revoked => Status::PolicyViolation,
         });
         Some(frame::close(status))
     }

@@ -47,6 +47,9 @@ async fn run<S: AsyncRead + AsyncWrite + Unpin>(
     let sent = seat.metrics().sent_bytes(seat.protocol).clone();
     loop {
         changes.mark_unchanged();
+        if let Some(why) = seat.revoked() {
+            return why;
+        }
         let end = outlet.fill(&seat.hub.ring(), Instant::now(), seat.metrics());
         while let Some(buffer) = outlet.front() {
             let piece = buffer.slice(..buffer.len().min(WRITE_BYTES));

@@ -116,7 +116,8 @@ impl Viewer {
     }
 
     fn serve(&mut self, ring: &Ring, now: Instant, scratch: &mut [u8]) -> Served {
-        let mut served = Served { bytes: 0, close: self.receive(scratch) };
+        let left = self.receive(scratch);
+        let mut served = Served { bytes: 0, close: left.or_else(|| self.seat.revoked()) };
         while served.close.is_none() {
             if self.outlet.is_empty() {
                 served.close = self.outlet.fill(ring, now, self.seat.metrics());

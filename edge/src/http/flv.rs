@@ -6,6 +6,7 @@
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
+use cluster::access::Pass;
 use http::{HeaderValue, Method};
 use tokio::time::Instant;
 use wire::RoomId;
@@ -27,8 +28,14 @@ const AGAIN_AFTER: Duration = Duration::from_millis(50);
 
 const FLV: HeaderValue = HeaderValue::from_static("video/x-flv");
 
-/// Answers a request for a room's FLV. On HTTP/1.x this does not return when it succeeds.
-pub(crate) async fn answer(app: &App, caller: &Caller<'_>, room: &RoomId) -> Reply {
+/// Answers a request for a room's FLV by someone with `pass`, if one is needed. On HTTP/1.x this does not
+/// return when it succeeds.
+pub(crate) async fn answer(
+    app: &App,
+    caller: &Caller<'_>,
+    room: &RoomId,
+    pass: Option<Pass>,
+) -> Reply {
     let upgrade = if ws::wants_upgrade(caller.headers) {
         match ws::accept(caller.headers) {
             Ok(accept) => Some(accept),
@@ -51,7 +58,7 @@ pub(crate) async fn answer(app: &App, caller: &Caller<'_>, room: &RoomId) -> Rep
     }
     let protocol = if upgrade.is_some() { Protocol::WsFlv } else { Protocol::Flv };
     let seat = match take_seat(app, room, protocol).await {
-        Ok(seat) => seat,
+        Ok(seat) => seat.with_pass(pass),
         Err(reply) => return reply,
     };
     let gop = Query::new(caller.query).get("gop") != Some("0");

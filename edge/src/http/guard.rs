@@ -4,9 +4,10 @@
 //! viewers, so the files it names carry no token: an answer to one sets a cookie that does, for this
 //! room and as long as the token lasts. Answers that set it are private to their viewer.
 
+use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use cluster::access::{Access, Brought, Claims, Denied};
+use cluster::access::{Access, Brought, Claims, Denied, Pass};
 use http::header::{CACHE_CONTROL, COOKIE, SET_COOKIE};
 use http::{HeaderMap, HeaderValue};
 use wire::RoomId;
@@ -22,6 +23,8 @@ const COOKIE_NAME: &str = "watch_token";
 pub(super) struct Admitted {
     /// To set with the answer.
     cookie: Option<HeaderValue>,
+    /// What was brought.
+    claims: Claims,
 }
 
 /// Lets a viewer of `room` in, or says why not.
@@ -39,19 +42,26 @@ pub(super) fn admit(
     let brought =
         Brought { token: Query::new(query).get("token"), query: query.unwrap_or_default() };
     match access.watch(room, brought, now_s) {
-        Ok(claims) => Ok(Admitted { cookie: cookie(room, brought, &claims, now_s, is_tls) }),
+        Ok(claims) => {
+            Ok(Admitted { cookie: cookie(room, brought, &claims, now_s, is_tls), claims })
+        }
         Err(Denied::Missing) => {
             let kept = kept(headers).ok_or(Denied::Missing)?;
             // A token as it is; of a signed URL the query.
             let token = (!kept.contains('=')).then_some(kept);
-            access.watch(room, Brought { token, query: kept }, now_s)?;
-            Ok(Admitted { cookie: None })
+            let claims = access.watch(room, Brought { token, query: kept }, now_s)?;
+            Ok(Admitted { cookie: None, claims })
         }
         Err(denied) => Err(denied),
     }
 }
 
 impl Admitted {
+    /// What an answer that goes on and on looks at from time to time.
+    pub(super) fn pass(&self, access: &Arc<Access>, room: &RoomId) -> Pass {
+        Pass::new(access, self.claims.clone(), room.clone())
+    }
+
     /// Notes on an answer what lets the viewer in again.
     pub(super) fn mark(self, mut reply: Reply) -> Reply {
         if let Some(cookie) = self.cookie

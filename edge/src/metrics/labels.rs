@@ -72,10 +72,12 @@ pub(crate) enum Close {
     Shutdown,
     /// The stream cannot be written as FLV, or the room was given up.
     Failed,
+    /// The viewer's token was taken back.
+    Revoked,
 }
 
 impl Close {
-    pub(super) const ALL: [Self; 8] = [
+    pub(super) const ALL: [Self; 9] = [
         Self::Ended,
         Self::Changed,
         Self::Left,
@@ -84,6 +86,7 @@ impl Close {
         Self::Protocol,
         Self::Shutdown,
         Self::Failed,
+        Self::Revoked,
     ];
 
     pub(crate) fn label(self) -> &'static str {
@@ -96,6 +99,7 @@ impl Close {
             Self::Protocol => "protocol",
             Self::Shutdown => "shutdown",
             Self::Failed => "failed",
+            Self::Revoked => "revoked",
         }
     }
 }

@@ -50,6 +50,8 @@ pub(crate) enum Status {
     ProtocolError = 1002,
     /// A text is not UTF-8.
     NotText = 1007,
+    /// The client may not go on: its token was taken back.
+    PolicyViolation = 1008,
     /// The client sent more than is taken.
     TooBig = 1009,
     /// The client should try again: it lagged, or the stream began anew.

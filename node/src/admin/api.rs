@@ -1,5 +1,6 @@
-//! `/api/v1`: rooms and keys; the cluster in [`cluster`], gifts and events in [`events`],
-//! what applications say in rooms in [`messages`], what moderators do there in [`talk`].
+//! `/api/v1`: rooms; what an app hands out for one in [`opening`], publish keys in [`keys`], pushes in
+//! [`pushes`], tokens in [`tokens`] and [`revocations`]; the cluster in [`cluster`], gifts and events in
+//! [`events`], what applications say in rooms in [`messages`], what moderators do there in [`talk`].
 //!
 //! In: requests that the guard let through. Out: JSON of [`view`], or problem documents. Every answer
 //! comes from the control plane under [`CONTROL_TIMEOUT`], with what the home of a room knows added,
@@ -7,7 +8,11 @@
 
 mod cluster;
 mod events;
+mod keys;
 mod messages;
+mod opening;
+mod pushes;
+mod revocations;
 mod talk;
 mod tokens;
 
@@ -17,14 +22,13 @@ use axum::{
     Json, Router,
     body::Bytes,
     extract::{Path, Query, State},
-    response::{IntoResponse, Response},
-    routing::{delete, get, post},
+    routing::{get, post},
 };
 use http::{HeaderMap, StatusCode, header};
 use serde::{Deserialize, de::DeserializeOwned};
 use wire::{
     RoomId,
-    control::{Grant, KeyId, NodeState, Refusal, Roles},
+    control::{Grant, NodeState, Refusal, Roles},
     inquiry::{RoomFacts, RoomState},
 };
 
@@ -49,12 +53,13 @@ pub(super) fn routes() -> Router<Shown> {
         .merge(talk::routes())
         .merge(tokens::routes())
         .merge(messages::routes())
+        .merge(keys::routes())
+        .merge(opening::routes())
+        .merge(pushes::routes())
+        .merge(revocations::routes())
         .route("/api/v1/rooms", get(rooms))
         .route("/api/v1/rooms/{app}/{name}", get(room))
-        .route("/api/v1/rooms/{app}/{name}/kick", post(kick))
         .route("/api/v1/rooms/{app}/{name}/place", post(place))
-        .route("/api/v1/keys", get(keys).post(create_key))
-        .route("/api/v1/keys/{id}", delete(revoke_key))
 }
 
 /// `?after=…&limit=…&room=…`
@@ -84,7 +89,7 @@ async fn room(
     State(shown): State<Shown>,
     Path((app, name)): Path<(String, String)>,
 ) -> Answer<Json<view::Room>> {
-    let room = RoomId::new(&app, &name).map_err(|e| Problem::bad_request(e.to_string()))?;
+    let room = room_of(&app, &name)?;
     let location = asked(shown.client.locate(&room)).await?;
     match location.placement {
         Some(grant) => {
@@ -95,29 +100,6 @@ async fn room(
     }
 }
 
-/// Ends the stream at once: viewers see its end, the publisher is told why.
-async fn kick(
-    State(shown): State<Shown>,
-    Path((app, name)): Path<(String, String)>,
-) -> Answer<StatusCode> {
-    let room = RoomId::new(&app, &name).map_err(|e| Problem::bad_request(e.to_string()))?;
-    if shown.inquiries.kick_here(&room).await {
-        tracing::info!(%room, "stream ended by the operator");
-        return Ok(StatusCode::NO_CONTENT);
-    }
-    let Some(grant) = asked(shown.client.locate(&room)).await?.placement else {
-        return Err(not_active(&room));
-    };
-    match shown.inquiries.kick(&grant).await {
-        Ok(true) => Ok(StatusCode::NO_CONTENT),
-        Ok(false) => {
-            let what = format!("room {room} is moving away from {}; try again", grant.home);
-            Err(Problem::unavailable(what))
-        }
-        Err(error) => Err(Problem::unavailable(format!("the home of {room}, {error}"))),
-    }
-}
-
 /// Moves the room; viewers go on.
 async fn place(
     State(shown): State<Shown>,
@@ -125,57 +107,13 @@ async fn place(
     headers: HeaderMap,
     body: Bytes,
 ) -> Answer<Json<view::Placed>> {
-    let room = RoomId::new(&app, &name).map_err(|e| Problem::bad_request(e.to_string()))?;
+    let room = room_of(&app, &name)?;
     let new: view::NewHome = json(&headers, &body)?;
     let to = new.to.as_deref().map(cluster::node_id).transpose()?;
     let grant = asked(shown.client.place(&room, to.as_ref())).await?;
     tracing::info!(%room, home = %grant.home, epoch = %grant.epoch, "room placed by the operator");
     let (room, home) = (grant.room.to_string(), grant.home.to_string());
     Ok(Json(view::Placed { room, home, epoch: grant.epoch.0 }))
-}
-
-async fn keys(
-    State(shown): State<Shown>,
-    query: Result<Query<Page>, axum::extract::rejection::QueryRejection>,
-) -> Answer<Json<view::Keys>> {
-    let page = page(query)?;
-    let after = page.after.as_deref().map(key_id).transpose()?;
-    let room = page.room.as_deref().map(room_id).transpose()?;
-    let limit = limit(&page)?;
-    let keys = asked(shown.client.list_keys(room.as_ref(), after, limit)).await?;
-    let next = next_page(&keys, limit, |key| key.id.to_string());
-    let keys = keys
-        .into_iter()
-        .map(|key| view::Key {
-            id: key.id.to_string(),
-            room: key.room.to_string(),
-            created_unix_s: key.created_unix_s,
-        })
-        .collect();
-    Ok(Json(view::Keys { keys, next }))
-}
-
-async fn create_key(
-    State(shown): State<Shown>,
-    headers: HeaderMap,
-    body: Bytes,
-) -> Answer<Response> {
-    let new: view::NewKey = json(&headers, &body)?;
-    let room = room_id(&new.room)?;
-    let ::cluster::NewKey { id, key } = asked(shown.client.create_key(&room)).await?;
-    tracing::info!(%room, key = %id, "publish key created");
-    let push_url = format!("rtmp://{}/{room}?token={key}", push_host(&shown, &headers).await?);
-    let created = view::CreatedKey { id: id.to_string(), room: room.to_string(), key, push_url };
-    Ok((StatusCode::CREATED, Json(created)).into_response())
-}
-
-async fn revoke_key(State(shown): State<Shown>, Path(id): Path<String>) -> Answer<StatusCode> {
-    let id = key_id(&id)?;
-    if !asked(shown.client.revoke_key(id)).await? {
-        return Err(Problem::not_found(format!("there is no publish key {id}")));
-    }
-    tracing::info!(key = %id, "publish key revoked");
-    Ok(StatusCode::NO_CONTENT)
 }
 
 /// Asks the control plane, and turns its refusals into problems.
@@ -244,7 +182,7 @@ async fn push_host(shown: &Shown, headers: &HeaderMap) -> Answer<String> {
         .find(|node| node.info.spec.roles.has(Roles::ORIGIN) && node.info.state == NodeState::Up);
     match origin {
         Some(node) => Ok(SocketAddr::new(node.info.spec.addr.ip(), RTMP_PORT).to_string()),
-        None => Err(Problem::unavailable("the key was made, but no origin is up to push to")),
+        None => Err(Problem::unavailable("no origin is up to push to")),
     }
 }
 
@@ -270,6 +208,11 @@ fn json<T: DeserializeOwned>(headers: &HeaderMap, body: &[u8]) -> Answer<T> {
     serde_json::from_slice(body).map_err(|e| Problem::bad_request(format!("body: {e}")))
 }
 
+/// As [`json`]; no body is one without anything in it.
+fn optional_json<T: DeserializeOwned + Default>(headers: &HeaderMap, body: &[u8]) -> Answer<T> {
+    if body.is_empty() { Ok(T::default()) } else { json(headers, body) }
+}
+
 fn page(query: Result<Query<Page>, axum::extract::rejection::QueryRejection>) -> Answer<Page> {
     query.map(|Query(page)| page).map_err(|e| Problem::bad_request(e.body_text()))
 }
@@ -285,15 +228,14 @@ fn limit(page: &Page) -> Answer<u16> {
 }
 
 /// What comes after a full page; a page that is not full is the last.
-fn next_page<T>(items: &[T], limit: u16, name: impl Fn(&T) -> String) -> Option<String> {
+fn next_page<T, N>(items: &[T], limit: u16, name: impl Fn(&T) -> N) -> Option<N> {
     items.last().filter(|_| items.len() >= usize::from(limit)).map(name)
+}
+
+fn room_of(app: &str, name: &str) -> Answer<RoomId> {
+    RoomId::new(app, name).map_err(|e| Problem::bad_request(e.to_string()))
 }
 
 fn room_id(text: &str) -> Answer<RoomId> {
     RoomId::parse(text).map_err(|e| Problem::bad_request(format!("room {text:?}: {e}")))
-}
-
-fn key_id(text: &str) -> Answer<KeyId> {
-    let form = "a key's id is 16 hexadecimal digits";
-    text.parse().map_err(|_| Problem::bad_request(form))
 }

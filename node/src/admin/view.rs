@@ -2,6 +2,12 @@
 //!
 //! Field names are part of the outside contract (DESIGN section 9): append only.
 
+mod access;
+
+pub use self::access::{
+    AllForbidden, CreatedKey, CreatedToken, Forbidden, Key, KeyTerms, Keys, NewForbidden, NewKey,
+    NewToken, Obs, Play, Push, Revocation, Revocations, RoomOpened, RoomWanted, Rotation,
+};
 use http::HeaderName;
 use serde::{Deserialize, Serialize};
 
@@ -166,74 +172,6 @@ pub struct Room {
 pub struct Rooms {
     /// One page, by name.
     pub rooms: Vec<Room>,
-    /// What to give as `after` for the next page; absent on the last.
-    pub next: Option<String>,
-}
-
-/// `POST /api/v1/keys`: what to make.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct NewKey {
-    /// The room the key opens.
-    pub room: String,
-}
-
-/// The answer to `POST /api/v1/keys`. The only time the secret is shown.
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct CreatedKey {
-    /// The key's public name.
-    pub id: String,
-    /// The room it opens.
-    pub room: String,
-    /// The secret.
-    pub key: String,
-    /// Where to push with it.
-    pub push_url: String,
-}
-
-/// `POST /api/v1/tokens`: what to sign.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct NewToken {
-    /// `app/name`, or `app/*`.
-    pub room: String,
-    /// `guest`, `member`, `mod`, `host` or `publisher`.
-    pub role: String,
-    /// Who holds it.
-    #[serde(default)]
-    pub user: Option<String>,
-    /// The name to show.
-    #[serde(default)]
-    pub name: Option<String>,
-    /// When it ends, in seconds since 1970.
-    pub expires_unix_s: u64,
-}
-
-/// The answer to `POST /api/v1/tokens`.
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct CreatedToken {
-    /// The token.
-    pub token: String,
-    /// When it ends, in seconds since 1970.
-    pub expires_unix_s: u64,
-}
-
-/// An item of `GET /api/v1/keys`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Key {
-    /// Its public name.
-    pub id: String,
-    /// The room it opens.
-    pub room: String,
-    /// When it was made, in seconds since 1970.
-    pub created_unix_s: u64,
-}
-
-/// `GET /api/v1/keys`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Keys {
-    /// One page, by id.
-    pub keys: Vec<Key>,
     /// What to give as `after` for the next page; absent on the last.
     pub next: Option<String>,
 }

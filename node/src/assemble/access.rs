@@ -1,9 +1,11 @@
-//! The keys that let publishers and viewers in, out of the configuration.
+//! The keys that let publishers and viewers in, out of the configuration, and the bars that keep them out,
+//! from the control plane.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context;
-use cluster::access::{Access, Keyring, Requirements, TxKeys};
+use cluster::access::{Access, Bars, Keyring, Requirements, TxKeys};
 
 use crate::config::{Config, TxSecrets};
 
@@ -11,7 +13,7 @@ use crate::config::{Config, TxSecrets};
 ///
 /// # Errors
 /// When one cannot be used, naming its configuration key.
-pub(super) fn access(config: &Config) -> anyhow::Result<Arc<Access>> {
+pub(super) fn access(config: &Config, bars: Arc<Bars>) -> anyhow::Result<Arc<Access>> {
     let auth = &config.auth;
     let requirements =
         Requirements { issuer: auth.issuer.clone(), audience: auth.audience.clone() };
@@ -24,11 +26,14 @@ pub(super) fn access(config: &Config) -> anyhow::Result<Arc<Access>> {
         let json = std::fs::read(file).with_context(named)?;
         keyring.add_jwk_set(&json).with_context(named)?;
     }
-    let grace_s = auth.tx_grace.as_secs();
-    let signed = |secrets: &TxSecrets| {
-        let primary = secrets.key.as_ref()?.reveal().to_owned();
-        let backup = secrets.backup.as_ref().map(|key| key.reveal().to_owned());
-        Some(TxKeys { primary, backup, grace_s })
-    };
-    Ok(Arc::new(Access { keyring, push: signed(&auth.tx_push), play: signed(&auth.tx_play) }))
+    let (push, play) =
+        (tx_keys(&auth.tx_push, auth.tx_grace), tx_keys(&auth.tx_play, auth.tx_grace));
+    Ok(Arc::new(Access { keyring, push, play, bars }))
+}
+
+/// The keys that sign URLs of one kind, if they are set.
+pub(crate) fn tx_keys(secrets: &TxSecrets, grace: Duration) -> Option<TxKeys> {
+    let primary = secrets.key.as_ref()?.reveal().to_owned();
+    let backup = secrets.backup.as_ref().map(|key| key.reveal().to_owned());
+    Some(TxKeys { primary, backup, grace_s: grace.as_secs() })
 }

@@ -72,6 +72,19 @@ impl Client {
         Ok(serde_json::from_slice(&answer)?)
     }
 
+    /// `PUT path` with `body` as JSON.
+    ///
+    /// # Errors
+    /// As [`Client::get`].
+    pub(super) fn put<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &impl Serialize,
+    ) -> anyhow::Result<T> {
+        let answer = self.send(Method::PUT, path, serde_json::to_vec(body)?)?;
+        Ok(serde_json::from_slice(&answer)?)
+    }
+
     /// `POST path` with `body` as JSON, where there is nothing to answer but success.
     ///
     /// # Errors

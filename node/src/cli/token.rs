@@ -2,11 +2,15 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use clap::{Subcommand, ValueEnum};
+use clap::{Args, Subcommand, ValueEnum};
 
-use super::{Ask, client::Client};
+use super::{
+    Ask,
+    client::Client,
+    table::{or_dash, table},
+};
 use crate::{
-    admin::view::{CreatedToken, NewToken},
+    admin::view::{CreatedToken, NewToken, Revocation, Revocations},
     config::Sources,
 };
 
@@ -31,6 +35,43 @@ pub(super) enum Command {
         #[command(flatten)]
         ask: Ask,
     },
+    /// Take tokens back: sessions they let in end, and they let nobody in again
+    Revoke {
+        #[command(flatten)]
+        which: Which,
+        /// Why
+        #[arg(long, default_value = "")]
+        reason: String,
+        #[command(flatten)]
+        ask: Ask,
+    },
+    /// Lift a revocation
+    Pardon {
+        #[command(flatten)]
+        which: Which,
+        #[command(flatten)]
+        ask: Ask,
+    },
+    /// List what is revoked
+    Revoked {
+        #[command(flatten)]
+        ask: Ask,
+    },
+}
+
+/// Which tokens: one by its id, a user's, or all of a room.
+#[derive(Debug, Args)]
+#[group(required = true, multiple = true)]
+pub(super) struct Which {
+    /// The id of one token, its jti
+    #[arg(long, value_name = "ID", conflicts_with_all = ["user", "room"])]
+    id: Option<String>,
+    /// The tokens of a user
+    #[arg(long, value_name = "ID")]
+    user: Option<String>,
+    /// Those for these rooms: app/name, or app/*
+    #[arg(long, value_name = "ROOM")]
+    room: Option<String>,
 }
 
 /// The roles a token may name.
@@ -44,7 +85,75 @@ pub(super) enum Role {
 }
 
 pub(super) fn execute(command: Command, sources: Sources) -> anyhow::Result<()> {
-    let Command::Create { room, role, user, name, ttl, ask } = command;
+    match command {
+        Command::Create { .. } => create(command, sources),
+        Command::Revoke { which, reason, ask } => {
+            let Which { id, user, room } = which;
+            let body = Revocation { token: id, user, room, reason, ..Revocation::default() };
+            let made: Revocation =
+                Client::new(&ask, sources)?.post("/api/v1/revocations", &body)?;
+            match ask.json {
+                true => println!("{}", serde_json::to_string(&made)?),
+                false => println!("revoked"),
+            }
+            Ok(())
+        }
+        Command::Pardon { which, ask } => {
+            let Which { id, user, room } = which;
+            let named = [("token", id), ("user", user), ("room", room)];
+            let named = named.into_iter().filter_map(|(key, value)| Some((key, value?)));
+            let query: Vec<_> =
+                named.map(|(key, value)| format!("{key}={}", escaped(&value))).collect();
+            let path = format!("/api/v1/revocations?{}", query.join("&"));
+            Client::new(&ask, sources)?.delete(&path)?;
+            match ask.json {
+                true => println!("{}", serde_json::json!({ "pardoned": true })),
+                false => println!("no longer revoked"),
+            }
+            Ok(())
+        }
+        Command::Revoked { ask } => revoked(&ask, sources),
+    }
+}
+
+fn revoked(ask: &Ask, sources: Sources) -> anyhow::Result<()> {
+    let client = Client::new(ask, sources)?;
+    let mut all = Vec::new();
+    let mut path = "/api/v1/revocations".to_owned();
+    loop {
+        let page: Revocations = client.get(&path)?;
+        all.extend(page.revocations);
+        match page.next {
+            Some(after) => path = format!("/api/v1/revocations?after={after}"),
+            None => break,
+        }
+    }
+    if ask.json {
+        println!("{}", serde_json::to_string(&all)?);
+        return Ok(());
+    }
+    let rows: Vec<_> = all
+        .into_iter()
+        .map(|one| [or_dash(one.token), or_dash(one.user), or_dash(one.room), one.reason])
+        .collect();
+    print!("{}", table(["TOKEN", "USER", "ROOM", "REASON"], &rows));
+    Ok(())
+}
+
+/// Text as part of a query (RFC 3986 section 2.1).
+fn escaped(text: &str) -> String {
+    text.bytes().fold(String::new(), |mut out, byte| {
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+            out.push(char::from(byte));
+        } else {
+            out.push_str(&format!("%{byte:02X}"));
+        }
+        out
+    })
+}
+
+fn create(command: Command, sources: Sources) -> anyhow::Result<()> {
+    let Command::Create { room, role, user, name, ttl, ask } = command else { return Ok(()) };
     let now_s = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
     let role =
         role.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned());
@@ -59,10 +168,10 @@ pub(super) fn execute(command: Command, sources: Sources) -> anyhow::Result<()> 
     Ok(())
 }
 
-fn lifetime(text: &str) -> Result<Duration, String> {
+pub(super) fn lifetime(text: &str) -> Result<Duration, String> {
     match crate::config::value::duration(text) {
         Ok(ttl) if !ttl.is_zero() => Ok(ttl),
-        Ok(_) => Err("a token must be valid for some time".to_owned()),
+        Ok(_) => Err("it must be some time".to_owned()),
         Err(why) => Err(why),
     }
 }

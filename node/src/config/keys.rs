@@ -105,6 +105,12 @@ pub const KEYS: &[Key] = &[
         "350ms",
         "longest an FLV chunk collects frames, on a full node; less is less delay and more CPU",
     ),
+    reloadable(
+        "public.http",
+        Kind::Text,
+        "",
+        "base URL of the edges as apps hand it out, as in https://live.example.org; default: http.advertise, else as the API was called",
+    ),
     key("admin.listen", Kind::HostPort, "127.0.0.1:8081", "metrics, health, API and console"),
     reloadable(
         "admin.require_token",

@@ -48,6 +48,7 @@ pub(super) fn compose(settings: Settings) -> Result<Config, Problems> {
             max_connections_per_address: read.integer("http.max_connections_per_address") as u32,
             flv_max_flush: read.duration("http.flv_max_flush"),
         },
+        public_http: read.optional("public.http"),
         admin: Admin {
             listen: read.text("admin.listen"),
             require_token: read.flag("admin.require_token"),
@@ -206,11 +207,13 @@ impl Reader<'_> {
                 self.problem(key, "must be a whole number of seconds".into());
             }
         }
-        if let Some(url) = &config.http.advertise
-            && !url.starts_with("http://")
-            && !url.starts_with("https://")
+        for (key, url) in
+            [("http.advertise", &config.http.advertise), ("public.http", &config.public_http)]
         {
-            self.problem("http.advertise", "must start with http:// or https://".into());
+            let is_url = |url: &String| url.starts_with("http://") || url.starts_with("https://");
+            if url.as_ref().is_some_and(|url| !is_url(url)) {
+                self.problem(key, "must start with http:// or https://".into());
+            }
         }
         let voters = cluster.control.len();
         if voters > 0 && !VOTER_COUNTS.contains(&voters) {

@@ -119,7 +119,7 @@ async fn a_kicked_stream_ends_at_once() {
     await_demo(&dev, origin::State::Live).await;
     let room = RoomId::parse(DEMO_ROOM).unwrap();
     let before = dev.facts().room(&room).unwrap().facts.since_unix_ms;
-    assert!(dev.facts().kick(&room).await);
+    assert!(dev.facts().stop(&room, "enough").await);
     // The test card is a persistent publisher: it comes back as a push of its own.
     let back = async {
         while dev.facts().room(&room).is_none_or(|report| {
@@ -130,7 +130,7 @@ async fn a_kicked_stream_ends_at_once() {
     };
     tokio::time::timeout(Duration::from_secs(20), back).await.expect("the test card is back");
     let nobody = RoomId::parse("live/nobody").unwrap();
-    assert!(!dev.facts().kick(&nobody).await);
+    assert!(!dev.facts().stop(&nobody, "").await);
     dev.stop(GRACE).await;
 }
 

@@ -238,6 +238,11 @@ impl Intake {
 }
 
 impl Kicker {
+    /// Waits until the publish is over at the connection.
+    pub async fn released(&self) {
+        self.0.closed().await;
+    }
+
     /// As [`Intake::kick`].
     pub fn kick(&self, refusal: Refusal) {
         self.0.send_if_modified(|kick| {

@@ -46,6 +46,15 @@ fn info() -> NodeInfo {
     }
 }
 
+fn bar() -> Bar {
+    Bar { before_unix_s: 1, until_unix_s: 2, set_unix_s: 3, reason: "no".to_owned() }
+}
+
+fn terms() -> KeyTerms {
+    let networks = vec!["10.0.0.0/8".parse().unwrap()];
+    KeyTerms { from_unix_s: None, until_unix_s: Some(9), once: true, networks }
+}
+
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|b| format!("{b:02x}")).collect()
 }
@@ -59,6 +68,8 @@ fn pinned<T: Serialize + DeserializeOwned + PartialEq + Debug>(value: &T, expect
 
 const ROOM: &str = "066c6976652f61";
 const NODE: &str = "026f31";
+const BAR: &str = "010203026e6f";
+const TERMS: &str = "0001090101000a00000008";
 const ADDR: &str = "000a000001e839";
 const GRANT: &str = "066c6976652f61026f31000a000001e839ac0207e807";
 const INFO: &str = "026f3101030265750a141e000a000001e8390108687474703a2f2f6501010101";
@@ -115,6 +126,42 @@ fn questions_keep_their_bytes() {
 }
 
 #[test]
+fn questions_about_access_keep_their_bytes() {
+    let hash = SecretHash([0xab; 32]);
+    let hash_hex = "ab".repeat(32);
+    let cases = [
+        (
+            Ask::SetBar { on: Barred::Push(RoomId::new("live", "a").unwrap()), bar: Some(bar()) },
+            format!("1700{ROOM}01{BAR}"),
+        ),
+        (Ask::Bars { after: Some(Barred::Token("j".into())), limit: 2 }, "180101016a02".to_owned()),
+        (
+            Ask::StoreKey {
+                id: KeyId(1),
+                room: RoomId::new("live", "a").unwrap(),
+                hash,
+                terms: terms(),
+                replaces: Some((KeyId(2), 3)),
+            },
+            format!("1901{ROOM}{hash_hex}{TERMS}010203"),
+        ),
+        (Ask::KeysInFull { room: None, after: Some(KeyId(1)), limit: 2 }, "1a00010102".to_owned()),
+        (
+            Ask::UseKey {
+                room: RoomId::new("live", "a").unwrap(),
+                hash,
+                from: addr().ip(),
+                push: 4,
+            },
+            format!("1b{ROOM}{hash_hex}000a00000104"),
+        ),
+    ];
+    for (ask, expected) in cases {
+        pinned(&Request { id: 1, ask }, &format!("01{expected}"));
+    }
+}
+
+#[test]
 fn answers_keep_their_bytes() {
     let location = Location { revision: 8, placement: Some(grant()) };
     let cases = [
@@ -135,6 +182,19 @@ fn answers_keep_their_bytes() {
             Answer::Loads(vec![(NodeId::new("e1").unwrap(), Load::default())]),
             "0b010265310000000000".to_owned(),
         ),
+        (
+            Answer::Bars(vec![(Barred::Rooms("live/*".into()), bar())]),
+            format!("0c0103066c6976652f2a{BAR}"),
+        ),
+        (
+            Answer::KeysInFull(vec![KeyInFull {
+                info: KeyInfo { id: KeyId(1), room: room(), created_unix_s: 3 },
+                terms: terms(),
+                is_used: true,
+            }]),
+            format!("0d0101{ROOM}03{TERMS}01"),
+        ),
+        (Answer::Key(KeyVerdict::Used), "0e04".to_owned()),
     ];
     for (answer, expected) in cases {
         pinned(&Response { id: 1, answer: Ok(answer) }, &format!("0100{expected}"));
@@ -214,6 +274,11 @@ fn watch_and_raft_messages_keep_their_bytes() {
     pinned(&WatchEvent::Room { room: room(), location }, &format!("03{ROOM}0100"));
     pinned(&WatchEvent::Synced { revision: 1 }, "0401");
     pinned(&WatchEvent::Refused { room: room() }, &format!("05{ROOM}"));
+    let on = Barred::User { user: "u".into(), rooms: "*".into() };
+    pinned(
+        &WatchEvent::Bar { revision: 1, on, bar: Some(bar()) },
+        &format!("060102017501 2a01{BAR}").replace(' ', ""),
+    );
     let frame = RaftFrame {
         cluster: ClusterId::from_bits(1),
         from: 1,
