@@ -5,6 +5,8 @@
 //! interval in the same run, says how much the server itself costs. A viewer that cannot take a whole chunk at
 //! once is thrown out, so that the loop never does less than it claims.
 
+pub(crate) mod room;
+
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::time::Duration;

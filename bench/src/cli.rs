@@ -11,6 +11,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use clap::{Args, Parser, Subcommand};
 
+use crate::baseline::room::Repeater;
 use crate::baseline::{self, Load};
 use crate::measure::{self, MeasureArgs};
 use crate::run::{self, Show};
@@ -33,6 +34,9 @@ enum Command {
     Measure(MeasureArgs),
     /// Be the bare send loop that servers are held against; watch it with `run --flv`
     Baseline(BaselineArgs),
+    /// Be the bare repeater of messages that rooms are held against; join it with
+    /// `run --members N --form plain`
+    Repeater(RepeaterArgs),
 }
 
 #[derive(Debug, Args)]
@@ -57,6 +61,16 @@ struct BaselineArgs {
     /// To each viewer, kbit/s
     #[arg(long, value_name = "KBITS", default_value_t = 2000)]
     bitrate: u64,
+}
+
+#[derive(Debug, Args)]
+struct RepeaterArgs {
+    /// Where to listen; the address is printed
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:0")]
+    listen: SocketAddr,
+    /// How messages are repeated
+    #[arg(long, value_enum, default_value = "loop")]
+    by: Repeater,
 }
 
 #[derive(Debug, Clone, Args)]
@@ -97,6 +111,7 @@ fn execute(cli: Cli) -> Result<bool> {
             };
             baseline::serve(args.listen, load).map(|()| true)
         }
+        Command::Repeater(args) => baseline::room::serve(args.listen, args.by).map(|()| true),
     }
 }
 

@@ -259,6 +259,11 @@ pub(crate) struct Stream {
 }
 
 impl Stream {
+    /// The socket, and what was read of it behind the head: after an upgrade.
+    pub(crate) fn into_parts(self) -> (TcpStream, BytesMut) {
+        (self.socket, self.ahead)
+    }
+
     /// The next bytes; empty at the end.
     ///
     /// # Errors

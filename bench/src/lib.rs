@@ -2,11 +2,13 @@
 //!
 //! ```text
 //!  scenario ─▶ run ─┬▶ publisher ─▶ rtmp ──▶ server ──▶ viewer/{flv,hls,llhls} ─▶ stats ─▶ report
+//!                   ├▶ member ─▶ chat, gifts ─▶ server ──▶ member ──────────────────▲
 //!                   └▶ process (the server's CPU and memory) ──────────────────────────────▲
 //! ```
 //!
 //! A frame carries the time it was sent ([`stamp`]), so that every timed viewer knows how old it is.
-//! Everything speaks the standards and nothing of Tidewater's inside: other servers are measured alike.
+//! Everything speaks the standards and nothing of Tidewater's inside: other servers are measured alike. Members
+//! speak the published room protocol, or bare messages to servers that repeat them.
 
 mod baseline;
 pub mod card;
@@ -15,6 +17,7 @@ mod html;
 mod http;
 mod limits;
 mod measure;
+mod member;
 mod net;
 mod player;
 mod process;

@@ -8,6 +8,7 @@ mod cases;
 mod child;
 mod peers;
 mod results;
+mod rooms;
 mod servers;
 
 use std::path::PathBuf;
@@ -19,16 +20,19 @@ use clap::Args;
 use crate::report::Report;
 use crate::requests::{self, Answered};
 use crate::run::{self, Show};
-use crate::scenario::{Options, Scenario};
+use crate::scenario::{Form, Options, Scenario};
 use crate::tail::{self, Tail};
 pub(crate) use cases::{CASES, Case, Document, Figure, Peer, Setting};
 use child::get;
 use peers::{Nginx, NodeMediaServer};
 use results::{Results, Row};
+use rooms::Repeater;
 use servers::{Cluster, SendLoop};
 
 /// Connections that ask for a document.
 const ASKING: u32 = 64;
+/// What messages to other servers have: as many bytes as ours have with what the protocol puts around them.
+const PLAIN_BYTES: usize = 200;
 /// How long documents are asked for; those of a live stream stay longer.
 const ASK_WARMUP: Duration = Duration::from_secs(1);
 const ASK: Duration = Duration::from_secs(4);
@@ -231,6 +235,18 @@ fn beside(peer: Peer, options: Options, args: &MeasureArgs) -> Result<Option<Rep
                 // Where HLS is written nobody plays: viewers would take files.
                 rtmpplay: options.flv.filter(|_| !hls),
                 pid: vec![server.pid()?],
+                ..Options::default()
+            })
+        }
+        Peer::Repeater { .. } | Peer::Ws | Peer::Picows | Peer::Nchan => {
+            let Some(server) = Repeater::start(peer, (&args.installed, core))? else {
+                return Ok(None);
+            };
+            run(Options {
+                target: vec![server.url()],
+                form: Some(Form::Plain),
+                chat_bytes: Some(PLAIN_BYTES),
+                pid: vec![server.pid()],
                 ..Options::default()
             })
         }

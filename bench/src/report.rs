@@ -16,6 +16,10 @@ use crate::publisher::Pushes;
 use crate::scenario::Protocol;
 use crate::stats::Tally;
 
+mod room;
+
+pub use room::RoomRow;
+
 /// Share of the core above which the load generator measures itself.
 pub const MAX_BUSY: f64 = 0.85;
 
@@ -79,6 +83,9 @@ pub struct Row {
     pub reasons: std::collections::BTreeMap<String, u64>,
     /// CPU-seconds of the server within the window: all of it, also where protocols are mixed.
     pub cpu_s: Option<f64>,
+    /// What members of rooms found besides.
+    #[serde(flatten)]
+    pub room: Option<RoomRow>,
 }
 
 impl Row {
@@ -101,6 +108,7 @@ impl Row {
             errors: tally.errors(),
             reasons: tally.reasons(),
             cpu_s,
+            room: tally.room.as_deref().map(|room| RoomRow::new(room, cpu_s)),
         }
     }
 }
@@ -163,6 +171,17 @@ pub struct Sample {
     pub server_rss: u64,
 }
 
+/// What a run must have found to be whole.
+#[derive(Debug, Clone, Copy)]
+pub struct Expected {
+    /// Frames with stamps.
+    pub stamps: bool,
+    /// Pushes may be lost.
+    pub lost_pushes: bool,
+    /// Messages in rooms.
+    pub chat: bool,
+}
+
 /// A finished run.
 #[derive(Debug, Clone)]
 pub struct Report {
@@ -190,25 +209,27 @@ pub struct Report {
 
 impl Report {
     /// Finds what makes the run partial or invalid.
-    pub fn judge(&mut self, expects_stamps: bool, lost_are_meant: bool) {
+    pub fn judge(&mut self, expected: Expected) {
         let mut problems = Vec::new();
         for row in &self.rows {
             let name = row.protocol.name();
+            let is_room = row.room.is_some();
+            let is_timed = if is_room { expected.chat } else { expected.stamps };
             if row.started < u64::from(row.viewers) {
                 problems.push(format!(
                     "partial: {} of {} {name} viewers received anything",
                     row.started, row.viewers
                 ));
             }
-            if row.bytes == 0 {
+            if row.bytes == 0 && (expected.chat || !is_room) {
                 problems.push(format!("partial: no byte of {name} while measuring"));
             }
-            if expects_stamps && row.latency_ms.is_none() {
+            if is_timed && row.latency_ms.is_none() {
                 problems.push(format!("partial: no {name} frame was timed"));
             }
         }
         let (wanted, live, lost) = self.publishers;
-        if !lost_are_meant && (live < u64::from(wanted) || lost > 0) {
+        if !expected.lost_pushes && (live < u64::from(wanted) || lost > 0) {
             problems
                 .push(format!("partial: {live} of {wanted} publishers live, {lost} pushes lost"));
         }
@@ -308,6 +329,7 @@ impl Report {
             for (reason, count) in &row.reasons {
                 let _ = writeln!(out, "         {count} × {reason}");
             }
+            row.room.iter().for_each(|room| room.write(out, self.window));
         }
     }
 
@@ -345,7 +367,7 @@ impl Report {
 }
 
 /// Median and 99th percentile, in milliseconds.
-fn pair(quantiles: Option<Quantiles>) -> String {
+pub(crate) fn pair(quantiles: Option<Quantiles>) -> String {
     quantiles.map_or("-".to_owned(), |q| format!("{:.1} / {:.1}", q.p50, q.p99))
 }
 
@@ -408,7 +430,7 @@ mod tests {
             load: None,
             problems: Vec::new(),
         };
-        report.judge(true, false);
+        report.judge(Expected { stamps: true, lost_pushes: false, chat: false });
         report
     }
 

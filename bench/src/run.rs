@@ -4,6 +4,7 @@
 //! the crowd's work does not add to what they measure; both threads are meant to share one core.
 
 use std::io::IsTerminal;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::thread;
@@ -16,9 +17,10 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::card::{Card, Shape};
+use crate::member::{self, Member};
 use crate::process::{self, OwnUsage, Usage};
 use crate::publisher::{Habits, Publisher, Pushes};
-use crate::report::{self, Own, Report, Row, Sample};
+use crate::report::{self, Expected, Own, Report, Row, Sample};
 use crate::rtmp::PUBLISH_TIMEOUT;
 use crate::scenario::{Protocol, Room, Scenario};
 use crate::stats::{Tally, Window};
@@ -35,6 +37,10 @@ const LEAVE_TIMEOUT: Duration = Duration::from_secs(5);
 const STREAM_SILENCE: Duration = Duration::from_secs(5);
 /// A viewer of HLS polls less often.
 const POLL_SILENCE: Duration = Duration::from_secs(15);
+/// A member of a room where nobody talks is pinged every 25 s (docs/rooms.md).
+const PING_SILENCE: Duration = Duration::from_secs(40);
+/// How far into the warm-up members begin to talk: all are there, and what that starts is over.
+const TALK_WITHIN_WARMUP: f64 = 0.5;
 /// How often progress is shown where nobody watches it.
 const LOG_EVERY: u32 = 10;
 /// Seconds of a run that are kept for its plots: a day.
@@ -182,7 +188,11 @@ impl Run<'_> {
             load: process::load(),
             problems: Vec::new(),
         };
-        report.judge(scenario.publishers > 0, scenario.options.flap_every.is_some());
+        report.judge(Expected {
+            stamps: scenario.publishers > 0,
+            lost_pushes: scenario.options.flap_every.is_some(),
+            chat: scenario.talk.chats(),
+        });
         Ok(report)
     }
 
@@ -251,6 +261,10 @@ impl Run<'_> {
         let mut set = JoinSet::new();
         let mut number = 0;
         for tally in tallies {
+            if tally.protocol == Protocol::Ws {
+                number = self.join(tally, (begin, &targets, number), &mut set);
+                continue;
+            }
             for index in 0..tally.wanted {
                 let (to, host) = match play {
                     Some(play) if tally.protocol == Protocol::Rtmp => play,
@@ -280,6 +294,63 @@ impl Run<'_> {
             }
         }
         Ok(set)
+    }
+
+    /// Sends the members in; returns the number of the next viewer.
+    fn join(
+        &self,
+        tally: &Arc<Tally>,
+        (begin, targets, mut number): (Instant, &[(SocketAddr, &String)], u32),
+        set: &mut JoinSet<()>,
+    ) -> u32 {
+        let scenario = self.scenario;
+        let popularity = scenario.options.popularity.unwrap_or_default();
+        let arrivals = scenario.options.arrivals.unwrap_or_default();
+        let chosen: Vec<usize> = (0..tally.wanted)
+            .map(|index| popularity.room(index, tally.wanted, scenario.rooms.len()))
+            .collect();
+        let opens = begin + scenario.ramp + scenario.warmup;
+        let talk_from = begin + scenario.ramp + scenario.warmup.mul_f64(TALK_WITHIN_WARMUP);
+        let run = rand::random();
+        let in_room = |room: usize| (0..).zip(&chosen).filter(move |(_, r)| **r == room);
+        let stages: Vec<_> = (0..scenario.rooms.len())
+            .map(|room| {
+                let timed = in_room(room).filter(|(index, _)| scenario.is_timed(*index)).count();
+                let count = (in_room(room).count() as u32, timed as u32);
+                let name = scenario.rooms[room].path("{app}/{name}", "");
+                let times = (begin, opens, talk_from);
+                Arc::new(member::Stage::new((name, run), scenario.talk.clone(), count, times))
+            })
+            .collect();
+        let mut ranks = vec![0; stages.len()];
+        for (index, room) in (0..).zip(chosen) {
+            let (to, host) = targets[number as usize % targets.len()];
+            let member = Member {
+                index,
+                rank: ranks[room],
+                timed: scenario.is_timed(index),
+                to,
+                host: host.clone(),
+                source: net::source(to, number),
+                stage: Arc::clone(&stages[room]),
+                arrives: begin + scenario.ramp.mul_f64(arrivals.share(index, tally.wanted)),
+                tally: Arc::clone(tally),
+            };
+            ranks[room] += 1;
+            number += 1;
+            if member.timed {
+                set.spawn(member.run(self.stop.clone()));
+            } else {
+                set.spawn_on(member.run(self.stop.clone()), &self.crowd);
+            }
+        }
+        for stage in stages {
+            let stop = self.stop.clone();
+            set.spawn(async move {
+                let _ = stop.run_until_cancelled(stage.start()).await;
+            });
+        }
+        number
     }
 
     fn stage(&self, room: &Room) -> Stage {
@@ -333,7 +404,7 @@ impl<'a> Progress<'a> {
             tallies,
             pushes,
             begin,
-            silence: tallies.iter().map(|t| Silence::new(t)).collect(),
+            silence: tallies.iter().map(|t| Silence::new(t, run.scenario.talk.chats())).collect(),
             bytes: 0,
             cpu: usages.iter().map(|u| u.cpu).sum(),
             at: Instant::now(),
@@ -413,9 +484,12 @@ struct Silence<'a> {
 }
 
 impl<'a> Silence<'a> {
-    fn new(tally: &'a Tally) -> Self {
-        let polls = tally.protocol == Protocol::Hls;
-        let patience = if polls { POLL_SILENCE } else { STREAM_SILENCE };
+    fn new(tally: &'a Tally, chats: bool) -> Self {
+        let patience = match tally.protocol {
+            Protocol::Hls => POLL_SILENCE,
+            Protocol::Ws if !chats => PING_SILENCE,
+            _ => STREAM_SILENCE,
+        };
         Self { tally, patience, since: Instant::now(), bytes: tally.bytes() }
     }
 

@@ -7,8 +7,14 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
-use clap::{Args, ValueEnum};
+use clap::Args;
 use serde::{Deserialize, Serialize};
+
+mod crowd;
+mod talk;
+
+pub use crowd::{Arrivals, Parts, Popularity};
+pub use talk::{Form, Talk};
 
 /// How media or messages reach a viewer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -24,6 +30,8 @@ pub enum Protocol {
     LlHls,
     /// RTMP play, which servers of other makes have.
     Rtmp,
+    /// A room's interaction over WebSocket.
+    Ws,
 }
 
 impl Protocol {
@@ -36,83 +44,9 @@ impl Protocol {
             Self::Hls => "hls",
             Self::LlHls => "llhls",
             Self::Rtmp => "rtmp",
+            Self::Ws => "ws",
         }
     }
-}
-
-/// How viewers come during the ramp.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize, ValueEnum)]
-#[serde(rename_all = "lowercase")]
-pub enum Arrivals {
-    /// Evenly.
-    #[default]
-    Even,
-    /// Nine of ten within the middle tenth.
-    Spike,
-    /// As over a day: slowly, then many, then slowly.
-    Diurnal,
-}
-
-impl Arrivals {
-    /// When viewer `index` of `count` comes, as a share of the ramp.
-    #[must_use]
-    pub fn share(self, index: u32, count: u32) -> f64 {
-        let x = (f64::from(index) + 0.5) / f64::from(count.max(1));
-        match self {
-            Self::Even => x,
-            Self::Spike if (0.05..0.95).contains(&x) => 0.45 + (x - 0.05) / 9.0,
-            Self::Spike if x < 0.05 => x * 9.0,
-            Self::Spike => 1.0 - (1.0 - x) * 9.0,
-            // The inverse of the share that has come by a time, (1 - cos πt) / 2.
-            Self::Diurnal => (1.0 - 2.0 * x).acos() / std::f64::consts::PI,
-        }
-    }
-}
-
-/// Which room viewers choose.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize, ValueEnum)]
-#[serde(rename_all = "lowercase")]
-pub enum Popularity {
-    /// All rooms alike.
-    #[default]
-    Even,
-    /// Room n in proportion to 1/n.
-    Zipf,
-}
-
-impl Popularity {
-    /// The room of viewer `index` of `count`, of `rooms`.
-    #[must_use]
-    pub fn room(self, index: u32, count: u32, rooms: usize) -> usize {
-        match self {
-            Self::Even => index as usize % rooms.max(1),
-            Self::Zipf => {
-                // Evenly spread points, in an order that does not follow arrival.
-                let scattered = u64::from(index) * 2_654_435_761 % u64::from(count.max(1));
-                let total: f64 = (1..=rooms).map(|n| 1.0 / n as f64).sum();
-                let mut left = (scattered as f64 + 0.5) / f64::from(count.max(1)) * total;
-                (0..rooms)
-                    .find(|n| {
-                        left -= 1.0 / (*n as f64 + 1.0);
-                        left <= 0.0
-                    })
-                    .unwrap_or_default()
-            }
-        }
-    }
-}
-
-/// What LL-HLS viewers do about parts.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize, ValueEnum)]
-#[serde(rename_all = "lowercase")]
-pub enum Parts {
-    /// Ask for the hinted part while the playlist is held, on a second connection.
-    #[default]
-    Hint,
-    /// Ask for a part once the playlist lists it, on the same connection.
-    Listed,
-    /// Timed viewers ask for the hinted part, the others for playlists alone.
-    None,
 }
 
 /// The options of `bench run`; each overrides what the preset says.
@@ -149,6 +83,39 @@ pub struct Options {
     /// Room members
     #[arg(long, value_name = "N")]
     pub members: Option<u32>,
+    /// Rooms that members and viewers are spread over while nobody publishes
+    #[arg(long, value_name = "N")]
+    pub rooms: Option<u32>,
+    /// How members speak
+    #[arg(long, value_enum)]
+    pub form: Option<Form>,
+    /// Path of the members' WebSocket on servers of other makes
+    #[arg(long, value_name = "PATH")]
+    pub ws_path: Option<String>,
+    /// Messages a second in each room
+    #[arg(long, value_name = "N")]
+    pub chat_rate: Option<f64>,
+    /// Instead of a rate: messages of a room on their way at a time; the next follows when one has arrived
+    #[arg(long, value_name = "N")]
+    pub chat_window: Option<u32>,
+    /// Bytes of a message's text
+    #[arg(long, value_name = "N")]
+    pub chat_bytes: Option<usize>,
+    /// Frames of likes a second in each room, of ten likes each
+    #[arg(long, value_name = "N")]
+    pub like_rate: Option<f64>,
+    /// Gifts a second in each room
+    #[arg(long, value_name = "N")]
+    pub gift_rate: Option<f64>,
+    /// Each member loses its connection every so many seconds, and resumes
+    #[arg(long, value_name = "S")]
+    pub resume_every: Option<f64>,
+    /// So many seconds into the measurement all members lose their connection at once
+    #[arg(long, value_name = "S")]
+    pub storm_after: Option<f64>,
+    /// And come back within so many, each at a moment of its own
+    #[arg(long, value_name = "S")]
+    pub storm_spread: Option<f64>,
     /// Publishers; 0 watches a room that somebody else publishes
     #[arg(long, value_name = "N")]
     pub publishers: Option<u32>,
@@ -236,6 +203,17 @@ impl Options {
             rtmpplay: self.rtmpplay.or(preset.rtmpplay),
             play: self.play.or(preset.play),
             members: self.members.or(preset.members),
+            rooms: self.rooms.or(preset.rooms),
+            form: self.form.or(preset.form),
+            ws_path: self.ws_path.or(preset.ws_path),
+            chat_rate: self.chat_rate.or(preset.chat_rate),
+            chat_window: self.chat_window.or(preset.chat_window),
+            chat_bytes: self.chat_bytes.or(preset.chat_bytes),
+            like_rate: self.like_rate.or(preset.like_rate),
+            gift_rate: self.gift_rate.or(preset.gift_rate),
+            resume_every: self.resume_every.or(preset.resume_every),
+            storm_after: self.storm_after.or(preset.storm_after),
+            storm_spread: self.storm_spread.or(preset.storm_spread),
             publishers: self.publishers.or(preset.publishers),
             secs: self.secs.or(preset.secs),
             warmup: self.warmup.or(preset.warmup),
@@ -305,6 +283,8 @@ pub struct Scenario {
     pub warmup: Duration,
     /// How long viewers take to arrive.
     pub ramp: Duration,
+    /// What members do.
+    pub talk: Talk,
     /// The rest, as given.
     pub options: Options,
 }
@@ -323,9 +303,7 @@ impl Scenario {
     /// # Errors
     /// Which option is missing or contradicts another.
     pub fn new(options: Options) -> Result<Self> {
-        let members = options.members.unwrap_or(0);
-        ensure!(members == 0, "--members {members}: this build has no rooms to join yet");
-        let over_http = [options.flv, options.wsflv, options.hls, options.llhls];
+        let over_http = [options.flv, options.wsflv, options.hls, options.llhls, options.members];
         let needs_target = over_http.iter().any(|n| n.unwrap_or(0) > 0);
         ensure!(
             !needs_target || !options.target.is_empty(),
@@ -355,8 +333,11 @@ impl Scenario {
         };
         let stem = options.room.clone().or(watched).unwrap_or_else(|| DEFAULT_ROOM.to_owned());
         let stem = Room::parse(&stem)?;
-        let rooms = match publishers {
-            0 | 1 => vec![stem],
+        let spread = options.rooms.unwrap_or(1);
+        ensure!(spread > 0, "--rooms 0");
+        ensure!(spread == 1 || publishers == 0, "--rooms: each publisher has a room of its own");
+        let rooms = match publishers.max(spread) {
+            1 => vec![stem],
             n => (0..n)
                 .map(|i| Room { app: stem.app.clone(), name: format!("{}-{i}", stem.name) })
                 .collect(),
@@ -367,6 +348,7 @@ impl Scenario {
             (Protocol::Hls, options.hls),
             (Protocol::LlHls, options.llhls),
             (Protocol::Rtmp, options.rtmpplay),
+            (Protocol::Ws, options.members),
         ];
         let viewers: Vec<_> =
             asked.into_iter().filter_map(|(p, n)| n.filter(|n| *n > 0).map(|n| (p, n))).collect();
@@ -376,6 +358,7 @@ impl Scenario {
             Duration::try_from_secs_f64(value).with_context(|| format!("--{name} {value}"))
         };
         let ramp = options.ramp.unwrap_or(f64::from(total) / ARRIVALS_PER_SECOND);
+        let talk = Talk::new(&options, rooms.len() as u32)?;
         Ok(Self {
             targets,
             rtmp,
@@ -386,6 +369,7 @@ impl Scenario {
             measure: seconds("secs", options.secs.unwrap_or(DEFAULT_SECS))?,
             warmup: seconds("warmup", options.warmup.unwrap_or(DEFAULT_WARMUP))?,
             ramp: seconds("ramp", ramp)?,
+            talk,
             options,
         })
     }
@@ -434,32 +418,11 @@ mod tests {
         assert!(refused("flv = 1").contains("--target"));
         assert!(refused("target = ['https://a']\nflv = 1").contains("http://"));
         assert!(refused("target = ['http://a']").contains("nothing to do"));
-        assert!(refused("target = ['http://a']\nmembers = 5").contains("--members 5"));
+        assert!(refused("members = 5").contains("--target"));
+        assert!(refused("target = ['http://a']\nmembers = 5\nchat_rate = 9").contains("--members"));
         assert!(refused("rtmpplay = 1").contains("--play"));
         assert!(refused("target = ['http://a']\npublishers = 1").contains("--rtmp"));
         assert!(refused("target = ['http://a']\nflv = 1\nsecs = -1").contains("--secs -1"));
         assert!(toml::from_str::<Options>("flvs = 1").is_err());
-    }
-
-    #[test]
-    fn arrivals_keep_their_order_and_fill_the_ramp() {
-        for arrivals in [Arrivals::Even, Arrivals::Spike, Arrivals::Diurnal] {
-            let times: Vec<f64> = (0..1000).map(|i| arrivals.share(i, 1000)).collect();
-            assert!(times.windows(2).all(|w| w[0] <= w[1]), "{arrivals:?}");
-            assert!(times[0] >= 0.0 && times[0] < 0.05 && times[999] > 0.95 && times[999] <= 1.0);
-        }
-        let middle =
-            (0..1000).filter(|i| (0.44..0.56).contains(&Arrivals::Spike.share(*i, 1000))).count();
-        assert!(middle >= 900, "{middle}");
-    }
-
-    #[test]
-    fn heavy_tailed_rooms_differ_as_one_to_n() {
-        let mut counts = [0_u32; 10];
-        for viewer in 0..10_000 {
-            counts[Popularity::Zipf.room(viewer, 10_000, 10)] += 1;
-        }
-        assert!(counts.windows(2).all(|w| w[0] >= w[1]), "{counts:?}");
-        assert!(counts[0] > 9 * counts[9] && counts[9] > 0, "{counts:?}");
     }
 }

@@ -13,6 +13,10 @@ use hdrhistogram::Histogram;
 
 use crate::scenario::Protocol;
 
+mod room;
+
+pub use room::RoomTally;
+
 /// The longest time a histogram tells apart: a minute, in microseconds.
 const LONGEST_MICROS: u64 = 60_000_000;
 /// Three significant digits.
@@ -107,7 +111,9 @@ pub struct Tally {
     /// Requests answered in full.
     pub requests: AtomicU64,
     errors: AtomicU64,
-    reasons: Mutex<BTreeMap<String, u64>>,
+    reasons: Reasons,
+    /// What room members count besides; nothing of other protocols.
+    pub room: Option<Box<RoomTally>>,
     /// From the moment a frame is sent to the moment a viewer has it.
     pub latency: Times,
     /// From the moment a viewer arrives to its first byte of body.
@@ -133,7 +139,8 @@ impl Tally {
             repeated: AtomicU64::new(0),
             requests: AtomicU64::new(0),
             errors: AtomicU64::new(0),
-            reasons: Mutex::default(),
+            reasons: Reasons::default(),
+            room: (protocol == Protocol::Ws).then(Box::default),
             latency: Times::default(),
             first_byte: Times::default(),
             reload: Times::default(),
@@ -167,9 +174,7 @@ impl Tally {
             return;
         }
         self.errors.fetch_add(1, Relaxed);
-        let mut reasons = lock(&self.reasons);
-        let known = reasons.len() < MAX_REASONS || reasons.contains_key(reason);
-        *reasons.entry(if known { reason } else { OTHER }.to_owned()).or_default() += 1;
+        self.reasons.count(reason);
     }
 
     /// Errors so far.
@@ -181,7 +186,26 @@ impl Tally {
     /// What went wrong how often.
     #[must_use]
     pub fn reasons(&self) -> BTreeMap<String, u64> {
-        lock(&self.reasons).clone()
+        self.reasons.get()
+    }
+}
+
+/// How often something happened for which reason.
+#[derive(Debug, Default)]
+pub struct Reasons(Mutex<BTreeMap<String, u64>>);
+
+impl Reasons {
+    /// Counts one; of further kinds than are kept by name as [`OTHER`].
+    pub fn count(&self, reason: &str) {
+        let mut reasons = lock(&self.0);
+        let known = reasons.len() < MAX_REASONS || reasons.contains_key(reason);
+        *reasons.entry(if known { reason } else { OTHER }.to_owned()).or_default() += 1;
+    }
+
+    /// All so far.
+    #[must_use]
+    pub fn get(&self) -> BTreeMap<String, u64> {
+        lock(&self.0).clone()
     }
 }
 

@@ -101,6 +101,8 @@ impl Viewer {
                     Protocol::Hls => hls::watch(&self, &mut began).await,
                     Protocol::LlHls => llhls::watch(&self, &mut began).await,
                     Protocol::Rtmp => rtmp::watch(&self, &mut began).await,
+                    // Members are no viewers: see `crate::member`.
+                    Protocol::Ws => Err(Trouble::Ended),
                 };
                 if let Err(trouble) = watched {
                     self.tally.error(&trouble.to_string());

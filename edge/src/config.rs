@@ -37,6 +37,8 @@ pub struct Config {
     pub timeouts: Timeouts,
     /// Tasks that write FLV per room at most; 0 stands for one per CPU.
     pub writers: usize,
+    /// How rooms are served.
+    pub rooms: RoomPace,
     /// The longest an FLV chunk collects frames, on a full node. Larger writes cost the kernel less per
     /// byte; at the default the gain levels off.
     pub flv_max_flush: Duration,
@@ -65,8 +67,25 @@ impl Default for Config {
             room_grace: Duration::from_secs(30),
             timeouts: Timeouts::default(),
             writers: 0,
+            rooms: RoomPace::default(),
             flv_max_flush: Duration::from_millis(350),
         }
+    }
+}
+
+/// How often members of rooms are sent something, and how much.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RoomPace {
+    /// The longest messages are collected into one frame; large rooms collect as long, small ones less.
+    pub max_tick: Duration,
+    /// The most messages a second shown to each member; by the room's size where nothing is said.
+    pub chat_per_second: Option<u32>,
+}
+
+impl Default for RoomPace {
+    fn default() -> Self {
+        // Longer than a room of any size collects.
+        Self { max_tick: Duration::from_secs(1), chat_per_second: None }
     }
 }
 

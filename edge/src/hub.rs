@@ -48,6 +48,7 @@ use self::homes::Homes;
 pub(crate) use self::metrics::Metrics;
 use self::shard::Shards;
 use self::tick::Window;
+use crate::config::RoomPace;
 
 /// Rooms one edge carries at a time; one more is answered "overloaded".
 pub const MAX_ROOMS: usize = 20_000;
@@ -75,6 +76,7 @@ pub(crate) struct Shared {
     pub(crate) abort: CancellationToken,
     tasks: TaskTracker,
     incarnation: u64,
+    pace: RoomPace,
     hubs: DashMap<RoomId, Arc<Hub>>,
     openers: Mutex<Openers>,
     pressed: AtomicBool,
@@ -166,7 +168,7 @@ impl Shared {
         metrics: Metrics,
         allow_guests: bool,
         (drain, abort): (CancellationToken, CancellationToken),
-        (tasks, cpus): (TaskTracker, usize),
+        (tasks, cpus, pace): (TaskTracker, usize, RoomPace),
     ) -> Arc<Self> {
         let shared = Arc::new(Self {
             homes,
@@ -176,6 +178,7 @@ impl Shared {
             abort,
             tasks,
             incarnation: rand::random(),
+            pace,
             hubs: DashMap::new(),
             openers: Mutex::default(),
             pressed: AtomicBool::new(false),
@@ -216,7 +219,7 @@ impl Shared {
                 let hub = Arc::new(Hub {
                     id: room.clone(),
                     shared: Arc::clone(self),
-                    core: Mutex::new(Core::new(SmallRng::from_rng(&mut rand::rng()))),
+                    core: Mutex::new(Core::new(SmallRng::from_rng(&mut rand::rng()), self.pace)),
                     window: RwLock::default(),
                     changes: watch::Sender::new(0),
                     phase: watch::Sender::new(Phase::Seeking),

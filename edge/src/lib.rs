@@ -31,7 +31,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-pub use config::{Config, Timeouts, TlsFiles};
+pub use config::{Config, RoomPace, Timeouts, TlsFiles};
 pub use drain::Drain;
 pub use error::Error;
 
@@ -128,7 +128,7 @@ impl Edge {
         let tokens = (ending.drain.clone(), ending.abort.clone());
         let hub = homes.map(|homes| {
             let metrics = hub::Metrics::register(registry)?;
-            let crew = (tasks.clone(), cpus);
+            let crew = (tasks.clone(), cpus, config.rooms);
             Ok::<_, Error>(hub::Shared::new(homes, metrics, config.allow_guests, tokens, crew))
         });
         let hub = hub.transpose()?;

@@ -398,6 +398,10 @@ fn start_edge(
         max_connections: config.http.max_connections,
         max_connections_per_address: config.http.max_connections_per_address,
         flv_max_flush: config.http.flv_max_flush,
+        rooms: edge::RoomPace {
+            max_tick: config.room.max_tick,
+            chat_per_second: config.room.chat_per_second,
+        },
         allow_guests: config.auth.allow_guests,
         access,
         node: Some(plan.id.to_string()),

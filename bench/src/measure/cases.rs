@@ -2,6 +2,8 @@
 //!
 //! In: what a run found. Out: figures with names and units. The scenarios are the files in `presets/`.
 
+mod room;
+
 use super::Outcome;
 use crate::report::{Quantiles, Report, Row};
 use crate::requests::Answered;
@@ -53,6 +55,17 @@ pub(crate) enum Peer {
     },
     /// node-media-server: a push, watched by HTTP-FLV.
     NodeMediaServer,
+    /// A bare repeater of messages.
+    Repeater {
+        /// How it repeats, as `bench repeater --by` takes it.
+        by: &'static str,
+    },
+    /// A room on npm ws.
+    Ws,
+    /// A room on picows and uvloop.
+    Picows,
+    /// nginx with nchan.
+    Nchan,
 }
 
 impl Peer {
@@ -62,6 +75,11 @@ impl Peer {
             Self::SendLoop { .. } => "send loop",
             Self::NginxRtmp { .. } => "nginx-rtmp",
             Self::NodeMediaServer => "node-media-server",
+            Self::Repeater { by: "tokio" } => "tokio broadcast",
+            Self::Repeater { .. } => "send loop",
+            Self::Ws => "npm ws",
+            Self::Picows => "picows",
+            Self::Nchan => "nchan",
         }
     }
 }
@@ -82,9 +100,9 @@ impl Case {
     pub(crate) fn compares(&self) -> bool {
         match self.setting {
             Setting::Cluster => false,
-            Setting::Beside(peers) => {
-                peers.iter().any(|peer| !matches!(peer, Peer::SendLoop { .. }))
-            }
+            Setting::Beside(peers) => peers
+                .iter()
+                .any(|peer| !matches!(peer, Peer::SendLoop { .. } | Peer::Repeater { .. })),
             Setting::Requests(_) => true,
         }
     }
@@ -256,6 +274,73 @@ pub(crate) const CASES: &[Case] = &[
         figures: memory,
         ..PLAIN
     },
+    Case {
+        name: "room-1000",
+        about: "deliveries to 1,000 members of a room, 200 bytes, one message in a write, against others",
+        preset: include_str!("../../presets/room-1000.toml"),
+        settings: AT_ONCE,
+        setting: Setting::Beside(ROOM_PEERS),
+        figures: |o| room::fanout(o, 0.9, 1.0),
+        ..PLAIN
+    },
+    Case {
+        name: "room-1000-8",
+        about: "the same with eight messages on their way, which may share a write",
+        preset: include_str!("../../presets/room-1000-8.toml"),
+        settings: AT_ONCE,
+        setting: Setting::Beside(ROOM_PEERS),
+        figures: |o| room::fanout(o, 0.9, 1.2),
+        ..PLAIN
+    },
+    Case {
+        name: "room-5000",
+        about: "deliveries to 5,000 members of a room, 200 bytes, one message in a write, against a send loop",
+        preset: include_str!("../../presets/room-5000.toml"),
+        settings: AT_ONCE,
+        setting: Setting::Beside(&[Peer::Repeater { by: "loop" }]),
+        figures: |o| room::fanout(o, 0.9, 1.0),
+        ..PLAIN
+    },
+    Case {
+        name: "room-20",
+        about: "20 messages a second to 1,000 members of a room, from an edge through the home and back",
+        preset: include_str!("../../presets/room-20-per-second.toml"),
+        figures: room::talk,
+        ..PLAIN
+    },
+    Case {
+        name: "room-mix",
+        about: "talk, likes, gifts and returns in a room of 1,000",
+        preset: include_str!("../../presets/room-mix.toml"),
+        settings: &["room.open_gifts=true"],
+        figures: room::talk,
+        ..PLAIN
+    },
+    Case {
+        name: "members-10000",
+        about: "growth of the edge's resident memory for each of 10,000 members who say nothing",
+        preset: include_str!("../../presets/members-idle-10000.toml"),
+        max_runs: 1,
+        figures: room::memory,
+        ..PLAIN
+    },
+    Case {
+        name: "reconnect-storm",
+        about: "5,000 members lose their connection at once and resume within half a second",
+        preset: include_str!("../../presets/reconnect-storm.toml"),
+        figures: room::storm,
+        ..PLAIN
+    },
+];
+
+/// Ticks as short as they go and chat unsampled, as the others have it.
+const AT_ONCE: &[&str] = &["room.max_tick=5ms", "room.chat_per_second=1000"];
+const ROOM_PEERS: &[Peer] = &[
+    Peer::Repeater { by: "loop" },
+    Peer::Repeater { by: "tokio" },
+    Peer::Ws,
+    Peer::Picows,
+    Peer::Nchan,
 ];
 
 fn figure(
@@ -415,7 +500,7 @@ mod tests {
             options.target = vec!["http://edge".into()];
             options.rtmp = Some("rtmp://home".into());
             let scenario = Scenario::new(options).unwrap();
-            assert!(scenario.publishers > 0, "{}", case.name);
+            assert!(scenario.publishers > 0 || !scenario.viewers.is_empty(), "{}", case.name);
         }
         let mut names: Vec<_> = CASES.iter().map(|c| c.name).collect();
         names.sort_unstable();

@@ -15,7 +15,8 @@ use super::child::{Folder, Process, fresh_address, get};
 /// Where Debian's packages have nginx and its RTMP module.
 const NGINX: &str = "usr/sbin/nginx";
 const NGINX_RTMP: &str = "usr/lib/nginx/modules/ngx_rtmp_module.so";
-const NODE: &str = "/usr/bin/env";
+const NGINX_NCHAN: &str = "usr/lib/nginx/modules/ngx_nchan_module.so";
+const ENV: &str = "/usr/bin/env";
 const NODE_MEDIA_SERVER: &str = "node_modules/node-media-server/bin/app.js";
 
 /// Whether nginx with its RTMP module is installed in `folder`.
@@ -28,6 +29,11 @@ pub(super) fn has_node_media_server(folder: &Path) -> bool {
     folder.join(NODE_MEDIA_SERVER).exists()
 }
 
+/// Whether nginx with nchan is installed in `folder`.
+pub(super) fn has_nchan(folder: &Path) -> bool {
+    folder.join(NGINX).exists() && folder.join(NGINX_NCHAN).exists()
+}
+
 /// What is installed, with versions.
 pub(super) fn versions(folder: &Path) -> Vec<String> {
     let said = |program: &str, args: &[&str]| {
@@ -38,14 +44,17 @@ pub(super) fn versions(folder: &Path) -> Vec<String> {
     };
     let debian = std::fs::read_to_string(folder.join("debian-versions")).unwrap_or_default();
     let mut versions: Vec<String> = debian.lines().map(str::to_owned).collect();
-    let package = folder.join("node_modules/node-media-server/package.json");
-    let package = std::fs::read(package).unwrap_or_default();
-    let package: serde_json::Value = serde_json::from_slice(&package).unwrap_or_default();
-    if let Some(version) = package["version"].as_str() {
-        let node = said("node", &["--version"]).unwrap_or_default();
-        versions
-            .push(format!("node-media-server {version} on Node {}", node.trim_start_matches('v')));
+    for name in ["node-media-server", "ws"] {
+        let package = folder.join(format!("node_modules/{name}/package.json"));
+        let package = std::fs::read(package).unwrap_or_default();
+        let package: serde_json::Value = serde_json::from_slice(&package).unwrap_or_default();
+        if let Some(version) = package["version"].as_str() {
+            let node = said("node", &["--version"]).unwrap_or_default();
+            versions.push(format!("{name} {version} on Node {}", node.trim_start_matches('v')));
+        }
     }
+    let python = std::fs::read_to_string(folder.join("python-versions")).unwrap_or_default();
+    versions.extend(python.lines().map(str::to_owned));
     if versions.is_empty() { vec!["No other servers".into()] } else { versions }
 }
 
@@ -63,7 +72,7 @@ impl Nginx {
         (installed, core): (&Path, usize),
         files: &[(&str, &[u8])],
     ) -> Result<Self> {
-        let this = Self::start((installed, core), "", |folder| {
+        let this = Self::start((installed, core), ("", "", ""), |folder| {
             for (path, bytes) in files {
                 folder.write(path.trim_start_matches('/'), bytes)?;
             }
@@ -83,12 +92,20 @@ impl Nginx {
             "rtmp {{ access_log off; server {{ listen IP:1935; chunk_size 65536; \
              application live {{ live on; wait_key on; {hls} }} }} }}"
         );
-        Self::start((installed, core), &rtmp, |_| Ok(()))
+        Self::start((installed, core), (NGINX_RTMP, "", &rtmp), |_| Ok(()))
+    }
+
+    /// Repeats what is said on `/ws` to everybody there, by nchan.
+    pub(super) fn room((installed, core): (&Path, usize)) -> Result<Self> {
+        // Nothing kept, nothing confirmed, no pings: what members are sent is messages alone.
+        let room = "location = /ws { nchan_pubsub websocket; nchan_channel_id room; \
+                    nchan_store_messages off; nchan_websocket_ping_interval 0; }";
+        Self::start((installed, core), (NGINX_NCHAN, room, ""), |_| Ok(()))
     }
 
     fn start(
         (installed, core): (&Path, usize),
-        rtmp: &str,
+        (module, locations, rtmp): (&str, &str, &str),
         fill: impl FnOnce(&Folder) -> Result<()>,
     ) -> Result<Self> {
         let installed = std::path::absolute(installed)?;
@@ -97,10 +114,9 @@ impl Nginx {
         let here = folder.path("");
         fill(&folder)?;
         folder.write("ready", "yes")?;
-        let module = if rtmp.is_empty() {
-            String::new()
-        } else {
-            format!("load_module {};", installed.join(NGINX_RTMP).display())
+        let module = match module {
+            "" => String::new(),
+            path => format!("load_module {};", installed.join(path).display()),
         };
         let user = if rustix::process::geteuid().is_root() { "user root;" } else { "" };
         let rtmp = rtmp.replace("HERE", &here).replace("IP", &ip.to_string());
@@ -135,6 +151,7 @@ http {{
         root {here};
         add_header Access-Control-Allow-Origin *;
         add_header Cache-Control "public, max-age=31536000, immutable";
+        {locations}
     }}
 }}
 {rtmp}
@@ -154,6 +171,10 @@ http {{
 
     pub(super) fn address(&self) -> SocketAddr {
         SocketAddr::from((self.ip, 8080))
+    }
+
+    pub(super) fn url(&self) -> String {
+        format!("http://{}", self.address())
     }
 
     pub(super) fn rtmp_url(&self) -> String {
@@ -189,7 +210,7 @@ impl NodeMediaServer {
         let script = std::path::absolute(installed.join(NODE_MEDIA_SERVER))?;
         let args = ["node", &script.display().to_string(), "--config", &config];
         let log = std::fs::File::create(folder.path("log"))?;
-        let program = Path::new(NODE);
+        let program = Path::new(ENV);
         let mut process = Process::start(program, &args, core, Stdio::null(), log.into())?;
         let address = SocketAddr::from((ip, 8000));
         process

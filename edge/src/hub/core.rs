@@ -19,6 +19,7 @@ use wire::room::{Body, Census, Item, Ring, Role, User};
 use super::allowance::{Allowance, CHAT_MS, CHAT_RATE};
 use super::sampler::{Chosen, Sampler, Tier};
 use super::text::MAX_TEXT;
+use crate::config::RoomPace;
 
 /// How long somebody who left is still counted: a phone that changes its network comes back.
 const LEAVE_GRACE_MS: u64 = 15_000;
@@ -55,6 +56,7 @@ pub(crate) enum Resumed {
 
 #[derive(Debug)]
 pub(crate) struct Core {
+    pace: RoomPace,
     epoch: Option<Epoch>,
     lineage: Vec<(Epoch, u64)>,
     ring: Ring,
@@ -81,8 +83,9 @@ struct Person {
 }
 
 impl Core {
-    pub(crate) fn new(rng: SmallRng) -> Self {
+    pub(crate) fn new(rng: SmallRng, pace: RoomPace) -> Self {
         Self {
+            pace,
             epoch: None,
             lineage: Vec::new(),
             ring: Ring::default(),
@@ -258,7 +261,7 @@ impl Core {
 
     /// How the room is served now.
     pub(crate) fn tier(&self, pressed: bool) -> Tier {
-        Tier::of(self.size(), pressed)
+        Tier::of(self.size(), pressed).within(self.pace)
     }
 
     /// Whether a tick would have something to say.
@@ -385,7 +388,7 @@ mod tests {
     }
 
     fn core() -> Core {
-        let mut core = Core::new(SmallRng::seed_from_u64(1));
+        let mut core = Core::new(SmallRng::seed_from_u64(1), RoomPace::default());
         core.hear(0, entered(5, 0, 0, &[]));
         core.hear(0, FromHome::Items((1..=10).map(chat).collect()));
         core

@@ -13,6 +13,8 @@ use rand::Rng;
 use rand::rngs::SmallRng;
 use wire::room::{Body, Item, Lane, Role};
 
+use crate::config::RoomPace;
+
 /// Gifts shown a second; combos count once.
 const MONEY_PER_SECOND: f64 = 10.0;
 /// Messages of the host and moderators shown a second.
@@ -59,6 +61,15 @@ impl Tier {
             chat_per_second: chat_per_second * fewer,
             ambient: !pressed,
             merges: members >= MERGE_FROM,
+        }
+    }
+
+    /// The same, within what the operator says.
+    pub(crate) fn within(self, pace: RoomPace) -> Self {
+        Self {
+            tick: self.tick.min(pace.max_tick),
+            chat_per_second: pace.chat_per_second.map_or(self.chat_per_second, f64::from),
+            ..self
         }
     }
 }
@@ -319,6 +330,15 @@ mod tests {
     fn gift(o: u64, combo: &str, n: u32) -> Arc<Item> {
         let body = Body::Gift(Gift { combo: Some(combo.into()), n, ..Gift::default() });
         Arc::new(Item { body: Some(body), id: format!("g{o}"), o: Some(o), ts: 0 })
+    }
+
+    #[test]
+    fn an_operator_may_ask_for_shorter_ticks_and_another_sample() {
+        let pace = RoomPace { max_tick: Duration::from_millis(80), chat_per_second: Some(7) };
+        let tick = |members| Tier::of(members, false).within(pace).tick.as_millis();
+        assert_eq!((tick(10), tick(500), tick(1_000_000)), (50, 80, 80));
+        assert_eq!(Tier::of(10, false).within(pace).chat_per_second, 7.0);
+        assert_eq!(Tier::of(10, true).within(RoomPace::default()), Tier::of(10, true));
     }
 
     #[test]

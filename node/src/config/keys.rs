@@ -156,6 +156,18 @@ pub const KEYS: &[Key] = &[
         "64MiB",
         "most media kept of one room, at its home and on each edge",
     ),
+    key(
+        "room.max_tick",
+        ms(5, 2_000),
+        "1s",
+        "longest a room's messages are collected into one frame; larger rooms collect longer, at most this",
+    ),
+    key(
+        "room.chat_per_second",
+        Kind::Integer { min: 0, max: 1_000 },
+        "0",
+        "most messages a second shown to each member; 0: by the room's size, 200 down to 18",
+    ),
     key("room.open_gifts", Kind::Flag, "false", "gifts without a shop order"),
     key(
         "room.filter",

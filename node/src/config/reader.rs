@@ -69,6 +69,8 @@ pub(super) fn compose(settings: Settings) -> Result<Config, Problems> {
         room: Room {
             publish_grace: read.duration("room.publish_grace"),
             cache_bytes: read.integer("room.cache") as usize,
+            max_tick: read.duration("room.max_tick"),
+            chat_per_second: Some(read.integer("room.chat_per_second") as u32).filter(|n| *n > 0),
             open_gifts: read.flag("room.open_gifts"),
             filter: read.path("room.filter"),
             shop_key: read.optional("room.shop_key").map(Secret::new),

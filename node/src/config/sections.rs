@@ -150,6 +150,10 @@ pub struct Room {
     pub publish_grace: Duration,
     /// Most media kept of one room, in bytes.
     pub cache_bytes: usize,
+    /// Longest a room's messages are collected into one frame.
+    pub max_tick: Duration,
+    /// Most messages a second shown to each member, where the room's size does not decide.
+    pub chat_per_second: Option<u32>,
     /// Whether gifts are taken without a shop order.
     pub open_gifts: bool,
     /// The file with the words that may not be said, when set.
