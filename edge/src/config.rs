@@ -9,6 +9,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cluster::access::Access;
+use wire::Region;
+
+use crate::hub::Journal;
 
 /// Configuration of the viewer side.
 #[derive(Debug, Clone)]
@@ -26,6 +29,15 @@ pub struct Config {
     pub allow_guests: bool,
     /// Whose tokens and signed URLs let viewers in.
     pub access: Arc<Access>,
+    /// Origins whose pages may connect to rooms, as `https://example.org`; empty is all. Programs that are
+    /// no browsers send none and may always.
+    pub origins: Vec<String>,
+    /// Guests in rooms at once from one IPv4 address or IPv6 /64, loopback aside; 0 is no limit.
+    pub max_guests_per_address: u32,
+    /// Where this edge stands.
+    pub region: Region,
+    /// Who is told which members come and go.
+    pub journal: Option<Arc<dyn Journal>>,
     /// This node's name; without it nobody is redirected.
     pub node: Option<String>,
     /// Whether viewers who begin at an edge that is not among the best for their room are redirected.
@@ -62,6 +74,10 @@ impl Default for Config {
             max_connections_per_address: 1024,
             allow_guests: false,
             access: Arc::default(),
+            origins: Vec::new(),
+            max_guests_per_address: 20,
+            region: Region::default(),
+            journal: None,
             node: None,
             redirect: false,
             room_grace: Duration::from_secs(30),

@@ -109,7 +109,7 @@ impl Edge {
         registry: &Registry,
         refused: &IntCounterVec,
     ) -> Result<Self, Error> {
-        let certificate = config.tls.map(Certificate::load).transpose()?.map(Arc::new);
+        let certificate = config.tls.clone().map(Certificate::load).transpose()?.map(Arc::new);
         let listen = |source| Error::Listen { address: config.listen, source };
         let tcp = http::listener::bind(config.listen).map_err(listen)?;
         let address = tcp.local_addr().map_err(listen)?;
@@ -126,13 +126,13 @@ impl Edge {
         let pace = (cpus, config.flv_max_flush);
         let stage = Stage::new(Arc::clone(&metrics), pace, config.timeouts, tokens, tasks.clone());
         let tokens = (ending.drain.clone(), ending.abort.clone());
+        let drain = Drain { sender: watch::Sender::default() };
         let hub = homes.map(|homes| {
             let metrics = hub::Metrics::register(registry)?;
-            let crew = (tasks.clone(), cpus, config.rooms);
-            Ok::<_, Error>(hub::Shared::new(homes, metrics, config.allow_guests, tokens, crew))
+            let (crew, leaving) = ((tasks.clone(), cpus, config.rooms), drain.sender.subscribe());
+            Ok::<_, Error>(hub::Shared::new(homes, metrics, terms(&config), tokens, leaving, crew))
         });
         let hub = hub.transpose()?;
-        let drain = Drain { sender: watch::Sender::default() };
         let app = Arc::new(App {
             rooms: Arc::clone(&rooms),
             metrics: Arc::clone(&metrics),
@@ -207,6 +207,19 @@ impl Edge {
             self.ending.abort.cancel();
             let _ = tokio::time::timeout(ABORT_TIMEOUT, self.tasks.wait()).await;
         }
+    }
+}
+
+/// On which terms members come into rooms.
+fn terms(config: &Config) -> hub::Terms {
+    let most = config.max_guests_per_address;
+    hub::Terms {
+        allow_guests: config.allow_guests,
+        access: Arc::clone(&config.access),
+        origins: config.origins.clone(),
+        guests: Addresses::new(if most == 0 { u32::MAX } else { most }),
+        region: config.region.clone(),
+        journal: config.journal.clone(),
     }
 }
 

@@ -17,7 +17,7 @@ use parking_lot::Mutex;
 use rand::Rng as _;
 use tokio::time::{Instant, sleep, timeout_at};
 use wire::events::{
-    Answer, Ask, Cursor, Event, Gift, GiftRow, MAX_BATCH, Mark, Record, Refusal, Span, Totals,
+    Answer, Ask, Cursor, Event, Gift, GiftRow, Id, MAX_BATCH, Mark, Record, Refusal, Span, Totals,
 };
 use wire::{Epoch, Links, NodeId, RoomId};
 
@@ -96,6 +96,23 @@ impl Client {
     pub async fn commit(&self, gift: Gift) -> Result<Committed, Refusal> {
         match self.ask(Ask::Commit(gift), LEDGER_TIMEOUT).await? {
             Answer::Gift { row, is_repeat } => Ok(Committed { row: *row, is_repeat }),
+            _ => Err(unexpected()),
+        }
+    }
+
+    /// A gift that is in the ledger, by what names it for [`wire::events::REPEAT_WINDOW_MS`].
+    ///
+    /// # Errors
+    /// [`Refusal::Unavailable`].
+    pub async fn find(
+        &self,
+        room: &RoomId,
+        user: Id,
+        client_id: Id,
+    ) -> Result<Option<GiftRow>, Refusal> {
+        let ask = Ask::Find { room: room.clone(), user, client_id };
+        match self.ask(ask, LEDGER_TIMEOUT).await? {
+            Answer::Rows(rows) => Ok(rows.into_iter().next()),
             _ => Err(unexpected()),
         }
     }

@@ -138,7 +138,7 @@ impl Node {
         };
         let edge = if plan.roles.contains(&Role::Edge) {
             let (edge, upstreams) =
-                start_edge(&plan, config, client.clone(), links.clone(), &metrics)?;
+                start_edge(&plan, config, client.clone(), links.clone(), &ledger, &metrics)?;
             services.extend(upstreams.services());
             Some((edge, upstreams))
         } else {
@@ -382,6 +382,7 @@ fn start_edge(
     config: &Config,
     client: Client,
     links: Links,
+    ledger: &Ledger,
     metrics: &NodeMetrics,
 ) -> anyhow::Result<(Edge, Arc<Upstreams>)> {
     let limits = feed::Limits { max_bytes: config.room.cache_bytes };
@@ -404,6 +405,10 @@ fn start_edge(
         },
         allow_guests: config.auth.allow_guests,
         access,
+        origins: config.http.origins.clone(),
+        max_guests_per_address: config.room.max_guests_per_address,
+        region: plan.region.clone(),
+        journal: Some(ledger.journal()),
         node: Some(plan.id.to_string()),
         redirect: config.route.redirect,
         ..edge::Config::default()

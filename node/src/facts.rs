@@ -6,11 +6,8 @@
 
 use std::{sync::Arc, time::Duration};
 
-use origin::sequencer::Unheard;
 use parking_lot::RwLock;
 use wire::RoomId;
-use wire::room::User;
-use wire::room::relay::{Saying, Verdict};
 
 /// A role's own word on why it should be sent nobody now; `None` when it may.
 pub type NotReady = Box<dyn Fn() -> Option<String> + Send + Sync>;
@@ -57,24 +54,6 @@ impl Facts {
             }
         }
         false
-    }
-
-    /// Says something in a room in the name of the application, at its home in this process.
-    ///
-    /// # Errors
-    /// [`Unheard`]: where the home is, or why the room did not hear it.
-    pub async fn post(
-        &self,
-        room: &RoomId,
-        cid: String,
-        user: User,
-        what: Saying,
-    ) -> Result<Verdict, Unheard> {
-        let origins = self.origins.read().clone();
-        match origins.first() {
-            Some(origin) => origin.post(room, cid, user, what).await,
-            None => Err(Unheard::Refused("no origin on this node; ask one")),
-        }
     }
 
     /// Why this process should be sent nobody now; empty when it may.

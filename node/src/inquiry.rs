@@ -1,4 +1,5 @@
-//! What is asked of one node through another: rooms of their home, backups of a control node.
+//! What is asked of one node through another: rooms and what is said in them of their home, backups of a
+//! control node.
 //!
 //! In: an operator's request at any node's API; inquiries of other nodes. Out: answers of this process
 //! where it is the one concerned, else of the node that is. So every command works at every node.
@@ -7,16 +8,19 @@
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use cluster::{Backup, Backups};
+use cluster::{Backup, Backups, Client};
 use futures_util::future::join_all;
+use origin::sequencer::{Figures, Unheard};
+use prost::Message as _;
 use tokio::time::timeout;
 use wire::{
     Links, NodeId, Peer, RoomId, Sender, Service, Stream, StreamKind,
-    control::{ClusterStatus, Grant, MAX_SNAPSHOT_BYTES, Part},
+    control::{ClusterStatus, Grant, MAX_SNAPSHOT_BYTES, Part, Roles},
     inquiry::{
         BACKUP_FRAME_BYTES, Finding, Inquiry, MAX_FINDING_BYTES, MAX_INQUIRY_BYTES, MAX_ROOMS,
-        RoomFacts, RoomState, clip,
+        RoomFacts, RoomState, TalkFigures, clip,
     },
+    room::User,
     service::Serving,
 };
 
@@ -26,6 +30,10 @@ use crate::facts::Facts;
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(3);
 /// How long a node may take over the whole of a backup.
 const BACKUP_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long a home may take over something said: longer than the ledger may over a gift.
+const HEARING_TIMEOUT: Duration = Duration::from_secs(12);
+/// How often a room is followed to another home before the caller is told to come again.
+const MAX_HOPS: usize = 3;
 /// How long a stream that was opened may say nothing.
 const ASK_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -51,6 +59,9 @@ pub enum Error {
     /// This node's control role could not.
     #[error(transparent)]
     Cluster(#[from] cluster::Error),
+    /// There is no node to ask now.
+    #[error("{0}")]
+    Nobody(&'static str),
 }
 
 /// Asks this node and others, and answers others. Clones are the same.
@@ -132,6 +143,49 @@ impl Inquiries {
         }
     }
 
+    /// Has something said, done or told about the members of a room by its home, wherever that is. The
+    /// answer is [`Finding::Heard`], [`Finding::Moderated`], [`Finding::Unheard`] or [`Finding::Talk`].
+    /// Asked again because an answer was lost, what has a client's id is not done twice.
+    ///
+    /// # Errors
+    /// [`Error`] if there is no home that answers now.
+    pub async fn talk(
+        &self,
+        client: &Client,
+        room: &RoomId,
+        inquiry: Inquiry,
+    ) -> Result<Finding, Error> {
+        let mut home = match self.inner.hear(inquiry.clone()).await {
+            Finding::Elsewhere { home } => Some(home),
+            Finding::Talk { figures: None } | Finding::Refused { .. } => None,
+            found => return Ok(found),
+        };
+        if home.is_none() {
+            let located = timeout(ANSWER_TIMEOUT, client.locate(room)).await;
+            let located =
+                located.map_err(|_| Error::Nobody("the control plane does not answer"))??;
+            home = located.placement.map(|grant| grant.home);
+        }
+        let mut home = match (home, &inquiry) {
+            (Some(home), _) => home,
+            (None, Inquiry::Talk { .. }) => return Ok(Finding::Talk { figures: None }),
+            (None, _) => any_origin(client).ok_or(Error::Nobody("no origin is up"))?,
+        };
+        for _ in 0..MAX_HOPS {
+            let known = client.nodes().borrow().get(&home).map(|node| node.spec.addr);
+            let addr = known.ok_or(Error::Nobody("the room's home is not in the cluster"))?;
+            match self.ask_within(&home, addr, inquiry.clone(), HEARING_TIMEOUT).await? {
+                Finding::Elsewhere { home: next } => home = next,
+                found @ (Finding::Heard { .. }
+                | Finding::Moderated
+                | Finding::Unheard { .. }
+                | Finding::Talk { .. }) => return Ok(found),
+                other => return Err(unexpected(&home, &other)),
+            }
+        }
+        Err(Error::Nobody("the room is moving"))
+    }
+
     /// A backup by the leader, or, while none leads or it does not answer, by the first voter that
     /// does: that one may not have heard of the last changes.
     ///
@@ -197,18 +251,35 @@ impl Inquiries {
         addr: SocketAddr,
         inquiry: Inquiry,
     ) -> Result<Finding, Error> {
+        self.ask_within(node, addr, inquiry, ANSWER_TIMEOUT).await
+    }
+
+    async fn ask_within(
+        &self,
+        node: &NodeId,
+        addr: SocketAddr,
+        inquiry: Inquiry,
+        limit: Duration,
+    ) -> Result<Finding, Error> {
         let asked = async {
             let peer = self.inner.links.get(node, addr).await?;
             let (mut sender, mut receiver) = peer.open_bi(StreamKind::Inquiry).await?;
             sender.write_message(&inquiry).await?;
             sender.finish();
-            receiver.read_answer(MAX_FINDING_BYTES, ANSWER_TIMEOUT).await
+            receiver.read_answer(MAX_FINDING_BYTES, limit).await
         };
         let what = "the node's answer";
-        let late = || Err(wire::Error::TimedOut { what, after: ANSWER_TIMEOUT });
-        let found = timeout(ANSWER_TIMEOUT, asked).await.unwrap_or_else(|_| late());
+        let late = || Err(wire::Error::TimedOut { what, after: limit });
+        let found = timeout(limit, asked).await.unwrap_or_else(|_| late());
         found.map_err(|source| Error::Unreachable { node: node.clone(), source })
     }
+}
+
+/// An origin that may become the home of a room that has none.
+fn any_origin(client: &Client) -> Option<NodeId> {
+    let nodes = client.nodes().borrow().clone();
+    let mut origins = nodes.up().filter(|node| node.spec.roles.has(Roles::ORIGIN));
+    origins.next().map(|node| node.spec.id.clone())
 }
 
 fn unexpected(node: &NodeId, finding: &Finding) -> Error {
@@ -246,6 +317,7 @@ impl Inner {
             Inquiry::Kick { room } => self.stop(peer, &room, "ended by the operator").await,
             Inquiry::Stop { room, why } => self.stop(peer, &room, &clip(&why)).await,
             Inquiry::Backup => return self.send_backup(&mut sender).await,
+            inquiry => self.hear(inquiry).await,
         };
         sender.write_message(&finding).await?;
         sender.finish();
@@ -258,6 +330,34 @@ impl Inner {
             tracing::info!(%room, by = %peer.node(), "stream ended by the operator");
         }
         Finding::Kicked { done }
+    }
+
+    /// Has something said, done or told at the origin of this process.
+    async fn hear(&self, inquiry: Inquiry) -> Finding {
+        let Some(origin) = self.facts.origin() else {
+            return Finding::Refused { why: "this node is no origin".to_owned() };
+        };
+        let heard = match inquiry {
+            Inquiry::Post { room, cid, user, what } => match User::decode(&*user) {
+                Ok(user) => {
+                    let said = origin.post(&room, cid, user, what).await;
+                    said.map(|verdict| Finding::Heard { verdict })
+                }
+                Err(_) => Err(Unheard::Refused("the user cannot be read")),
+            },
+            Inquiry::Moderate { room, by, act } => {
+                origin.act(&room, &by, act).await.map(|()| Finding::Moderated)
+            }
+            Inquiry::Talk { room } => {
+                Ok(Finding::Talk { figures: origin.figures(&room).await.map(figures) })
+            }
+            _ => Err(Unheard::Refused("this is not asked of a room's home")),
+        };
+        heard.unwrap_or_else(|unheard| match unheard {
+            Unheard::Elsewhere(home) => Finding::Elsewhere { home },
+            Unheard::Refused(why) => Finding::Unheard { why: why.to_owned(), later: false },
+            other => Finding::Unheard { why: other.to_string(), later: true },
+        })
     }
 
     async fn send_backup(&self, sender: &mut Sender) -> Result<(), wire::Error> {
@@ -299,5 +399,21 @@ impl Inner {
             viewers: report.viewers,
             subscribers: report.subscribers,
         })
+    }
+}
+
+fn figures(figures: Figures) -> TalkFigures {
+    let Figures { members, likes, likes_per_s, edges, head, mode, state, users } = figures;
+    let count = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
+    TalkFigures {
+        members,
+        likes,
+        likes_per_s,
+        edges: count(edges),
+        head,
+        mode,
+        sanctions: count(state.sanctions.len()),
+        users,
+        held: Vec::new(),
     }
 }

@@ -102,6 +102,12 @@ impl Ledger {
         Arc::new(Counter { client, recorder, region: self.region.clone() })
     }
 
+    /// Where the edge notes who comes and goes.
+    #[must_use]
+    pub fn journal(&self) -> Arc<dyn edge::hub::Journal> {
+        Arc::new(Visits { recorder: self.recorder.clone() })
+    }
+
     /// Sends the last events and closes the store.
     pub async fn stop(self) {
         drop(self.recorder);
@@ -170,6 +176,18 @@ struct Counter {
     region: Region,
 }
 
+/// Members who come and go, on their way to the events.
+#[derive(Debug)]
+struct Visits {
+    recorder: Recorder,
+}
+
+impl edge::hub::Journal for Visits {
+    fn note(&self, event: Event) {
+        self.recorder.emit(event);
+    }
+}
+
 /// What the ledger keeps of a giver beyond its columns. Fields are only ever added.
 #[derive(Debug, Default, Serialize, Deserialize)]
 struct Giver {
@@ -190,6 +208,15 @@ impl ledger::Ledger for Counter {
             }
             let committed = self.client.commit(gift).await.map_err(refused)?;
             Ok(given(committed.row))
+        })
+    }
+
+    fn find(&self, room: RoomId, uid: String, cid: String) -> Answer<'_, Option<Committed>> {
+        Box::pin(async move {
+            // What is too long for the ledger is not in it.
+            let (Ok(user), Ok(client_id)) = (Id::new(uid), Id::new(cid)) else { return Ok(None) };
+            let found = self.client.find(&room, user, client_id).await.map_err(refused)?;
+            Ok(found.map(given))
         })
     }
 

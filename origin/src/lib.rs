@@ -32,7 +32,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::info;
 use wire::links::Links;
 use wire::room::User;
-use wire::room::relay::{Saying, Verdict};
+use wire::room::relay::{Act, Saying, Verdict};
 use wire::service::Service;
 use wire::{NodeId, RoomId};
 
@@ -47,7 +47,7 @@ use crate::publish::Publisher;
 use crate::registry::Registry;
 use crate::replicate::Replicate;
 use crate::rtmp::Listener;
-use crate::sequencer::{Act, Figures, Sequencers, Unheard};
+use crate::sequencer::{Figures, Sequencers, Unheard};
 
 /// What an operator may set on an origin.
 #[derive(Debug, Clone)]

@@ -33,15 +33,16 @@ use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 use tracing::{Instrument, debug, debug_span};
 use wire::endpoint::Peer;
 use wire::room::relay::{
-    Enter, FromHome, MAX_ENTER_BYTES, MAX_MESSAGE_BYTES, SILENCE_MS, Say, Saying, ToHome, Verdict,
+    Act, Enter, FromHome, MAX_ENTER_BYTES, MAX_MESSAGE_BYTES, SILENCE_MS, Say, Saying, ToHome,
+    Verdict,
 };
 use wire::room::{Role, User};
 use wire::service::{Service, Serving, Stream, StreamKind};
 use wire::stream::{Receiver, Sender};
 use wire::{NodeId, RoomId};
 
-use self::core::Rules;
-pub use self::core::{Act, Figures};
+pub use self::core::Figures;
+use self::core::{Rules, Undone};
 pub(crate) use self::metrics::Metrics;
 use self::task::{EDGE_QUEUE, INBOX, Input, Task};
 use crate::error::Error;
@@ -136,7 +137,10 @@ impl Sequencers {
     ) -> Result<(), Unheard> {
         let by = by.to_owned();
         let done = self.ask(room, |answer| Input::Act(by, act, answer)).await?;
-        done.map_err(Unheard::Refused)
+        done.map_err(|undone| match undone {
+            Undone::Wrong(why) => Unheard::Refused(why),
+            Undone::Later => Unheard::Unavailable,
+        })
     }
 
     /// What goes on in a room; none unless its interaction is ordered here.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use futures_util::{SinkExt, StreamExt};
-use http::HeaderValue;
+use http::{HeaderName, HeaderValue};
 use serde_json::{Value, json};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -34,14 +34,22 @@ pub struct Closed(pub u16, pub String);
 impl Member {
     /// Opens a socket and says nothing.
     pub async fn open(edge: SocketAddr) -> Result<WebSocketStream<MaybeTlsStream<TcpStream>>> {
-        let (socket, response) = ClientBuilder::new()
-            .uri(&format!("ws://{edge}/ws"))?
-            .add_header(
-                http::header::SEC_WEBSOCKET_PROTOCOL,
-                HeaderValue::from_static("tidewater.v1.json"),
-            )?
-            .connect()
-            .await?;
+        Self::open_with(edge, &[]).await
+    }
+
+    /// Opens a socket with more headers and says nothing.
+    pub async fn open_with(
+        edge: SocketAddr,
+        headers: &[(HeaderName, &str)],
+    ) -> Result<WebSocketStream<MaybeTlsStream<TcpStream>>> {
+        let mut builder = ClientBuilder::new().uri(&format!("ws://{edge}/ws"))?.add_header(
+            http::header::SEC_WEBSOCKET_PROTOCOL,
+            HeaderValue::from_static("tidewater.v1.json"),
+        )?;
+        for (name, value) in headers {
+            builder = builder.add_header(name.clone(), HeaderValue::from_str(value)?)?;
+        }
+        let (socket, response) = builder.connect().await?;
         let protocol = response.headers().get("sec-websocket-protocol");
         ensure!(protocol.is_some_and(|p| p == "tidewater.v1.json"), "{protocol:?}");
         Ok(socket)
@@ -54,14 +62,27 @@ impl Member {
         secret: &str,
         from: Option<&Value>,
     ) -> Result<Self> {
-        let socket = Self::open(edge).await?;
-        let (items, position, welcome) = (Vec::new(), Value::Null, Value::Null);
-        let mut member = Self { socket, items, position, welcome };
         let mut hello = json!({"t": "hello", "v": 1, "room": room, "guest": secret, "n": "Mei"});
         if let Some(from) = from {
             hello["pos"] = from.clone();
         }
-        member.send(&hello).await?;
+        Self::greet(Self::open(edge).await?, &hello).await
+    }
+
+    /// Comes into a room with a token.
+    pub async fn with_token(edge: SocketAddr, room: &str, token: &str) -> Result<Self> {
+        let hello = json!({"t": "hello", "v": 1, "room": room, "token": token});
+        Self::greet(Self::open(edge).await?, &hello).await
+    }
+
+    /// Comes into a room by a hello of any kind. What the server closes with instead is a [`Closed`].
+    pub async fn greet(
+        socket: WebSocketStream<MaybeTlsStream<TcpStream>>,
+        hello: &Value,
+    ) -> Result<Self> {
+        let (items, position, welcome) = (Vec::new(), Value::Null, Value::Null);
+        let mut member = Self { socket, items, position, welcome };
+        member.send(hello).await?;
         member.welcome = member.frame().await?;
         ensure!(member.welcome["t"] == "welcome", "{}", member.welcome);
         member.position = member.welcome["pos"].clone();
@@ -133,6 +154,16 @@ impl Member {
             let frame = self.frame().await?;
             if frame["s"].is_object() && are_so(&frame["s"]) {
                 return Ok(frame["s"].clone());
+            }
+        }
+    }
+
+    /// Waits for a frame of a kind.
+    pub async fn kind(&mut self, kind: &str) -> Result<Value> {
+        loop {
+            let frame = self.frame().await?;
+            if frame["t"] == kind {
+                return Ok(frame);
             }
         }
     }

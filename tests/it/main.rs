@@ -8,6 +8,7 @@ mod homes;
 mod hostile;
 mod lifecycle;
 mod light;
+mod members;
 mod metrics;
 mod operations;
 mod places;

@@ -245,6 +245,16 @@ pub enum Ask {
     },
     /// What the gifts of a span add up to: [`Answer::Totals`].
     Totals(Span),
+    /// Is this gift in the ledger? [`Answer::Rows`]: its row, if it was taken within the time in which its
+    /// client's id names it.
+    Find {
+        /// The room.
+        room: RoomId,
+        /// Who gave it.
+        user: Id,
+        /// The sender's id of it.
+        client_id: Id,
+    },
 }
 
 /// What is answered.

@@ -8,8 +8,11 @@
 
 use std::net::SocketAddr;
 
+use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+use crate::room::model::Mode;
+use crate::room::relay::{Act, Saying, Verdict};
 use crate::{Epoch, NodeId, RoomId};
 
 /// Most rooms in one inquiry: a page of the API.
@@ -45,6 +48,32 @@ pub enum Inquiry {
         /// Why, in at most [`MAX_TEXT_BYTES`]; longer ones are cut.
         why: String,
     },
+    /// Say this in the room in the application's name, opening it if need be. Asked of its home, or of an
+    /// origin. The same `cid` of the same user again is the same.
+    Post {
+        /// The room.
+        room: RoomId,
+        /// The application's id of it.
+        cid: String,
+        /// In whose name: the Protobuf form of [`crate::room::User`].
+        user: Bytes,
+        /// What.
+        what: Saying,
+    },
+    /// Moderate the room, opening it if need be. Asked of its home, or of an origin.
+    Moderate {
+        /// The room.
+        room: RoomId,
+        /// Who does it, for the records.
+        by: String,
+        /// What.
+        act: Act,
+    },
+    /// What goes on among the room's members? Asked of its home.
+    Talk {
+        /// The room.
+        room: RoomId,
+    },
 }
 
 /// The answer.
@@ -72,6 +101,53 @@ pub enum Finding {
         /// Why, in words.
         why: String,
     },
+    /// What became of something said.
+    Heard {
+        /// The home's word.
+        verdict: Verdict,
+    },
+    /// The room is moderated.
+    Moderated,
+    /// What was asked for makes no sense, in these words; or the room cannot be had now.
+    Unheard {
+        /// Why, in words.
+        why: String,
+        /// Whether the same may be asked again.
+        later: bool,
+    },
+    /// What goes on among the room's members; none where nobody talks.
+    Talk {
+        /// The figures.
+        figures: Option<TalkFigures>,
+    },
+    /// The room's home is another node.
+    Elsewhere {
+        /// Which.
+        home: NodeId,
+    },
+}
+
+/// What goes on among the members of a room.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TalkFigures {
+    /// Members on all edges.
+    pub members: u64,
+    /// Likes since the room was opened.
+    pub likes: u64,
+    /// Likes in the last second.
+    pub likes_per_s: u64,
+    /// Edges that carry the room.
+    pub edges: u32,
+    /// The newest offset.
+    pub head: u64,
+    /// Who may say what.
+    pub mode: Mode,
+    /// Users and addresses that are silenced or banned.
+    pub sanctions: u32,
+    /// Members by name, as far as they are told: the Protobuf forms of [`crate::room::User`].
+    pub users: Vec<Bytes>,
+    /// Messages that wait for a moderator: the Protobuf forms of [`crate::room::Item`].
+    pub held: Vec<Bytes>,
 }
 
 /// What the home of a room knows of it.
@@ -161,6 +237,38 @@ mod tests {
         assert_eq!(hex(&Finding::Kicked { done: true }), "0101");
         assert_eq!(hex(&Finding::Backup { revision: 5, bytes: 300 }), "0205ac02");
         assert_eq!(hex(&Finding::Refused { why: "no".to_owned() }), "03026e6f");
+    }
+
+    #[test]
+    fn what_is_asked_about_talk_looks_like_this() {
+        let room = RoomId::new("live", "a").unwrap();
+        let what = Saying::Chat { text: "hi".into(), pts: None };
+        let (cid, user) = ("c".to_owned(), Bytes::from_static(&[9]));
+        let post = Inquiry::Post { room: room.clone(), cid, user: user.clone(), what };
+        assert_eq!(hex(&post), "04066c6976652f6101630109000268 6900".replace(' ', ""));
+        let act = Act::Clear("u".into());
+        let moderate = Inquiry::Moderate { room: room.clone(), by: "b".into(), act };
+        assert_eq!(hex(&moderate), "05066c6976652f610162010175");
+        assert_eq!(hex(&Inquiry::Talk { room }), "06066c6976652f61");
+        assert_eq!(hex(&Finding::Heard { verdict: Verdict::Held }), "0402");
+        assert_eq!(hex(&Finding::Moderated), "05");
+        assert_eq!(hex(&Finding::Unheard { why: "no".into(), later: true }), "06026e6f01");
+        assert_eq!(hex(&Finding::Talk { figures: None }), "0700");
+        let figures = TalkFigures {
+            members: 1,
+            likes: 2,
+            likes_per_s: 3,
+            edges: 4,
+            head: 5,
+            mode: Mode { slow_s: 6, ..Mode::default() },
+            sanctions: 7,
+            users: vec![user],
+            held: Vec::new(),
+        };
+        let talk = Finding::Talk { figures: Some(figures) };
+        assert_eq!(hex(&talk), "070101020304050600000000070101 0900".replace(' ', ""));
+        let home = NodeId::new("o2").unwrap();
+        assert_eq!(hex(&Finding::Elsewhere { home }), "08026f32");
     }
 
     #[test]

@@ -388,7 +388,7 @@ impl Connection {
                 room.refused.count(&refused.code);
                 (refused.c.unwrap_or_default(), false)
             }
-            Server::Welcome(_) | Server::B(_) | Server::Bye(_) => return,
+            Server::Welcome(_) | Server::B(_) | Server::Bye(_) | Server::Who(_) => return,
         };
         let (cid, placed) = answered;
         let Some(at) = self.asked.iter().position(|asked| asked.cid == cid) else { return };

@@ -233,7 +233,7 @@ impl Addresses {
     }
 
     /// Counts a connection; none when the address has its share.
-    fn enter(self: &Arc<Self>, address: IpAddr) -> Option<AddressGuard> {
+    pub(crate) fn enter(self: &Arc<Self>, address: IpAddr) -> Option<AddressGuard> {
         if address.is_loopback() || address.to_canonical().is_loopback() {
             return Some(AddressGuard { addresses: Arc::clone(self), key: None });
         }
@@ -247,8 +247,9 @@ impl Addresses {
     }
 }
 
+/// A connection's place in the share of its address.
 #[derive(Debug)]
-struct AddressGuard {
+pub(crate) struct AddressGuard {
     addresses: Arc<Addresses>,
     key: Option<IpAddr>,
 }

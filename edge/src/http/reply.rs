@@ -88,6 +88,12 @@ pub(crate) fn unauthorized(why: &str) -> Reply {
     reply
 }
 
+/// 403: the page that asks is of a site that may not.
+pub(crate) fn foreign() -> Reply {
+    let detail = "pages of this site may not connect here; see http.origins";
+    problem(StatusCode::FORBIDDEN, NO_STORE, detail)
+}
+
 /// The answer to OPTIONS, preflight or not.
 pub(crate) fn options() -> Reply {
     let mut reply = Response::new(Body::empty());

@@ -1,6 +1,8 @@
 //! Rooms without a WebSocket: server-sent events one way, POST the other (WHATWG HTML, 9.2).
 //!
-//! In: `GET /sse/{app}/{name}`, from a position in `Last-Event-ID` or `?pos=`; `POST` to the same path.
+//! In: `GET /sse/{app}/{name}`, from a position in `Last-Event-ID` or `?pos=`; `POST` to the same path. A
+//! token comes in the Authorization header, in a POST's body, or, because an EventSource can do nothing
+//! else, as `?token=`.
 //! Out: the frames of `tidewater.v1.json` as events whose id is the position, or one frame as the answer.
 
 use std::sync::Arc;
@@ -13,6 +15,7 @@ use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
 use serde::Deserialize;
 use tokio::sync::watch;
+use tokio::time::{Instant, sleep_until};
 use wire::RoomId;
 use wire::room::model::{Form, Hello, Position};
 use wire::room::{Client, Server};
@@ -21,8 +24,8 @@ use super::body::Body;
 use super::query::Query;
 use super::reply::{self, NO_STORE, Reply};
 use super::{App, Caller};
-use crate::hub::door::{Visitor, visit};
-use crate::hub::{Hub, NotCarried};
+use crate::hub::door::{self, Turned, Visitor, visit};
+use crate::hub::{Ended, Hub, Provenance, spread};
 use crate::metrics::Refusal;
 
 /// How often something is sent although nothing happens, so that proxies keep the connection.
@@ -33,6 +36,8 @@ const MAX_BODY_BYTES: usize = 4 << 10;
 const BODY_TIMEOUT: Duration = Duration::from_secs(5);
 /// How soon a client that lost the stream comes again, in milliseconds.
 const RETRY_MS: u32 = 2_000;
+/// The longest an end of a token is waited for: longer than any stream lives.
+const MAX_LISTENING_MS: u64 = 366 * 86_400_000;
 
 const EVENTS: HeaderValue = HeaderValue::from_static("text/event-stream");
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
@@ -46,17 +51,28 @@ pub(crate) async fn listen(app: &App, caller: &Caller<'_>, room: &RoomId) -> Rep
         Some(Some(from)) => Some(from),
         None => None,
     };
-    let visitor = match come(app, caller, room, Hello::default()).await {
+    let hello = Hello {
+        token: Query::new(caller.query).get("token").map(str::to_owned),
+        ..Hello::default()
+    };
+    let visitor = match come(app, caller, room, hello).await {
         Ok(visitor) => visitor,
         Err(reply) => return reply,
     };
-    let (welcome, cursor) = visitor.hub.welcome("", &visitor.user, from.as_ref());
+    let who = (&*visitor.user, visitor.pass);
+    let (welcome, cursor) = visitor.hub.welcome("", who, from.as_ref());
     let epoch = welcome.pos.clone().unwrap_or_default();
     let first = Server::Welcome(Box::new(welcome)).write(Form::Json);
     let mut head = format!("retry: {RETRY_MS}\n").into_bytes();
     head.extend_from_slice(&event(&epoch, &first));
     let changes = visitor.hub.changes.subscribe();
-    let listener = Listener { visitor, changes, cursor, epoch, first: Some(head.into()) };
+    let leaving = visitor.hub.shared.leaving.clone();
+    let until = visitor.pass.until_s.map(|until_s| {
+        let left_ms = until_s.saturating_mul(1000).saturating_sub(door::unix_ms());
+        Instant::now() + Duration::from_millis(left_ms.min(MAX_LISTENING_MS))
+    });
+    let first = Some(head.into());
+    let listener = Listener { visitor, changes, leaving, until, cursor, epoch, first, over: false };
     let mut reply = reply::ok(EVENTS, NO_STORE, Body::endless(stream(listener)));
     reply.headers_mut().insert("x-accel-buffering", HeaderValue::from_static("no"));
     reply
@@ -73,12 +89,12 @@ pub(crate) async fn say(app: &App, caller: &Caller<'_>, room: &RoomId, body: Inc
     let body = body.to_bytes();
     let (said, who) = match (Client::read(&body, Form::Json), serde_json::from_slice::<Who>(&body))
     {
-        (Ok(Some(said @ (Client::Chat(_) | Client::Gift(_) | Client::Like(_)))), Ok(who)) => {
-            (said, who)
+        (Ok(None | Some(Client::Hello(_) | Client::Pong(_) | Client::Token(_))), _) => {
+            return reply::bad_request("send a chat, a like, a gift, a mod or a who");
         }
+        (Ok(Some(said)), Ok(who)) => (said, who),
         (Err(error), _) => return reply::bad_request(&error.0),
         (_, Err(error)) => return reply::bad_request(&error.to_string()),
-        _ => return reply::bad_request("send a chat, a like or a gift"),
     };
     let hello = Hello { guest: who.guest, n: who.name, token: who.token, ..Hello::default() };
     let visitor = match come(app, caller, room, hello).await {
@@ -123,34 +139,59 @@ async fn come(
         app.refuse(Refusal::Unavailable);
         return Err(reply::unavailable(Duration::from_secs(60), "this node carries no rooms"));
     };
-    if !hub.allow_guests {
+    if door::is_foreign(hub, caller.headers) {
         app.refuse(Refusal::Unauthorized);
-        return Err(reply::unauthorized("a token is needed"));
+        return Err(reply::foreign());
     }
-    match visit(hub, room, &hello, caller.peer.ip()).await {
-        Ok(visitor) => Ok(visitor),
-        Err(Ok(NotCarried::NoRoom)) => {
-            app.refuse(Refusal::UnknownRoom);
-            Err(reply::not_found("the room is not open"))
-        }
-        Err(Ok(NotCarried::Unavailable)) => {
-            app.refuse(Refusal::Unavailable);
-            Err(reply::unavailable(Duration::from_secs(2), "the room cannot be had now"))
-        }
-        Err(Err(why)) => {
-            app.refuse(Refusal::Unauthorized);
-            Err(reply::problem(StatusCode::FORBIDDEN, NO_STORE, &why))
-        }
-    }
+    let from = Provenance { address: caller.peer.ip(), client: door::client_kind(caller.headers) };
+    let visited = visit(hub, room, &hello, door::bearer(caller.headers), from).await;
+    visited.map_err(|Turned { why, reason }| {
+        let (refusal, reply) = match why {
+            Ended::Gone => (Refusal::UnknownRoom, reply::not_found(&reason)),
+            Ended::Overloaded | Ended::Draining => {
+                (Refusal::Unavailable, reply::unavailable(Duration::from_secs(2), &reason))
+            }
+            Ended::Unauthorised => (Refusal::Unauthorized, reply::unauthorized(&reason)),
+            Ended::BadFrame => (Refusal::BadRequest, reply::bad_request(&reason)),
+            Ended::TooMany => {
+                let status = StatusCode::TOO_MANY_REQUESTS;
+                (Refusal::Address, reply::problem(status, NO_STORE, &reason))
+            }
+            _ => {
+                let status = StatusCode::FORBIDDEN;
+                (Refusal::Unauthorized, reply::problem(status, NO_STORE, &reason))
+            }
+        };
+        app.refuse(refusal);
+        reply
+    })
 }
 
 struct Listener {
     visitor: Visitor,
     changes: watch::Receiver<u64>,
+    leaving: watch::Receiver<bool>,
+    /// When its token is over.
+    until: Option<Instant>,
     cursor: u64,
     /// The epoch of positions.
     epoch: Position,
     first: Option<Bytes>,
+    /// It has been told goodbye.
+    over: bool,
+}
+
+impl Listener {
+    /// The last event: why, and when to come again, which an EventSource does by itself.
+    fn bye(&mut self, why: Ended) -> Bytes {
+        self.over = true;
+        let shared = &self.visitor.hub.shared;
+        shared.metrics.ended(why);
+        let after_ms = spread(&format!("{:016x}", rand::random::<u64>()));
+        let bye = door::bye(shared, why, after_ms).write(Form::Json);
+        let head = format!("retry: {after_ms}\ndata: ");
+        [head.as_bytes(), &bye, b"\n\n"].concat().into()
+    }
 }
 
 fn stream(listener: Listener) -> BoxStream<'static, Bytes> {
@@ -161,28 +202,46 @@ fn stream(listener: Listener) -> BoxStream<'static, Bytes> {
     .boxed()
 }
 
-/// The next event; none once the listener is too far behind, or the node shuts down: it comes again.
+/// The next event; none after the goodbye of one that is too far behind, or that is sent away.
 async fn next(listener: &mut Listener) -> Option<Bytes> {
+    if listener.over {
+        return None;
+    }
     if let Some(first) = listener.first.take() {
         return Some(first);
     }
     let hub: Arc<Hub> = Arc::clone(&listener.visitor.hub);
     loop {
         listener.changes.mark_unchanged();
-        let tick = hub.window.read().get(listener.cursor).ok()?.cloned();
+        let tick = hub.window.read().get(listener.cursor).map(|tick| tick.cloned());
+        let Ok(tick) = tick else { return Some(listener.bye(Ended::Slow)) };
         if let Some(tick) = tick {
             listener.cursor += 1;
             if let Some(epoch) = tick.epoch() {
                 listener.epoch.e = epoch.to_owned();
             }
             listener.epoch.o = tick.offset();
-            return Some(event(&listener.epoch, &tick.json()));
+            let event = event(&listener.epoch, &tick.json());
+            if listener.visitor.is_meant(&tick.remove) {
+                return Some([event, listener.bye(Ended::Removed)].concat().into());
+            }
+            return Some(event);
         }
+        let Listener { changes, leaving, until, .. } = listener;
         tokio::select! {
-            changed = listener.changes.changed() => changed.ok()?,
-            () = hub.shared.drain.cancelled() => return None,
+            changed = changes.changed() => changed.ok()?,
+            () = hub.shared.drain.cancelled() => return Some(listener.bye(Ended::Draining)),
+            () = hub.shared.departure(leaving) => return Some(listener.bye(Ended::Draining)),
+            () = over(*until) => return Some(listener.bye(Ended::Unauthorised)),
             () = tokio::time::sleep(KEEP_ALIVE) => return Some(Bytes::from_static(b": alive\n\n")),
         }
+    }
+}
+
+async fn over(until: Option<Instant>) {
+    match until {
+        Some(until) => sleep_until(until).await,
+        None => std::future::pending().await,
     }
 }
 

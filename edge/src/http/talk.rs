@@ -27,6 +27,10 @@ pub(crate) async fn answer(app: &App, caller: &Caller<'_>) -> Reply {
         reply.headers_mut().insert(UPGRADE, HeaderValue::from_static("websocket"));
         return reply;
     }
+    if door::is_foreign(hub, caller.headers) {
+        app.refuse(Refusal::Unauthorized);
+        return reply::foreign();
+    }
     let accepted = match door::upgrade(caller.headers) {
         Ok(accepted) if caller.conn.can_hand_over() && !caller.has_body => accepted,
         Ok(_) => {

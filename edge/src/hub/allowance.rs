@@ -16,6 +16,10 @@ const GIFTS_PER_SECOND: u32 = 10;
 pub(crate) const MAX_LIKES: u32 = 50;
 /// Milliseconds between two frames of likes; those that come sooner count nothing.
 const LIKES_MS: u64 = 900;
+/// Acts of one moderator in a second.
+const ACTS_PER_SECOND: u32 = 10;
+/// Milliseconds between two questions who is here.
+const WHO_MS: u64 = 2_000;
 /// What a moderator may say more.
 const TRUSTED_FACTOR: u64 = 10;
 
@@ -27,7 +31,9 @@ pub(crate) struct Allowance {
     /// Text, client id and time of the last message.
     last: Option<(u64, u64, u64)>,
     gifts: (u64, u32),
+    acts: (u64, u32),
     likes_ms: u64,
+    who_ms: u64,
 }
 
 /// Why a message is not taken now.
@@ -77,14 +83,22 @@ impl Allowance {
 
     /// Takes a gift.
     pub(crate) fn gift(&mut self, now_ms: u64) -> Result<(), Denied> {
-        let second = now_ms / 1000;
-        if self.gifts.0 != second {
-            self.gifts = (second, 0);
+        in_second(&mut self.gifts, GIFTS_PER_SECOND, now_ms)
+    }
+
+    /// Takes an act of a moderator.
+    pub(crate) fn act(&mut self, now_ms: u64) -> Result<(), Denied> {
+        in_second(&mut self.acts, ACTS_PER_SECOND, now_ms)
+    }
+
+    /// Takes a question who is here.
+    pub(crate) fn who(&mut self, now_ms: u64) -> Result<(), Denied> {
+        let now_ms = now_ms + WHO_MS;
+        let left_ms = (self.who_ms + WHO_MS).saturating_sub(now_ms);
+        if left_ms > 0 {
+            return Err(Denied::TooMany(u32::try_from(left_ms).unwrap_or(u32::MAX)));
         }
-        if self.gifts.1 >= GIFTS_PER_SECOND {
-            return Err(Denied::TooMany(1000));
-        }
-        self.gifts.1 += 1;
+        self.who_ms = now_ms;
         Ok(())
     }
 
@@ -97,6 +111,18 @@ impl Allowance {
         self.likes_ms = now_ms;
         n.min(MAX_LIKES)
     }
+}
+
+/// Takes one of so many in a second.
+fn in_second((second, count): &mut (u64, u32), limit: u32, now_ms: u64) -> Result<(), Denied> {
+    if *second != now_ms / 1000 {
+        (*second, *count) = (now_ms / 1000, 0);
+    }
+    if *count >= limit {
+        return Err(Denied::TooMany(1000));
+    }
+    *count += 1;
+    Ok(())
 }
 
 fn hash(text: &str) -> u64 {
@@ -137,5 +163,8 @@ mod tests {
         let mut user = Allowance::default();
         assert_eq!((0..20).filter(|_| user.gift(5_000).is_ok()).count(), 10);
         assert!(user.gift(6_000).is_ok());
+        assert_eq!((0..20).filter(|_| user.act(5_000).is_ok()).count(), 10);
+        assert_eq!((user.who(0), user.who(500)), (Ok(()), Err(Denied::TooMany(1_500))));
+        assert!(user.who(2_000).is_ok());
     }
 }

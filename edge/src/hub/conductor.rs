@@ -5,8 +5,8 @@
 //! members. The link is found anew for as long as somebody is here; members stay meanwhile.
 
 use std::collections::HashMap;
-use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
@@ -15,19 +15,20 @@ use rand::Rng;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 use tracing::{debug, info};
+use wire::events::EventKind;
 use wire::room::model::{Accepted, Held, Refused};
-use wire::room::relay::{Enter, FromHome, Say, Saying, ToHome, Verdict};
+use wire::room::relay::{Enter, FromHome, Say, ToHome, Verdict};
 use wire::room::{Code, Item, Server, User};
 
 use super::homes::{Link, NoLink};
 use super::shard::ToShard;
 use super::tick::Tick;
-use super::{Hub, Phase};
+use super::{Hub, Phase, Provenance, Want};
 
 /// Requests of members that wait for their answer; beyond, they are told `unavailable`.
 const MAX_PENDING: usize = 4096;
 /// How long a request waits for its answer.
-const ANSWER_TIMEOUT_MS: u64 = 10_000;
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 /// When to try again what could not be passed on, in milliseconds.
 const RETRY_MS: u32 = 1_000;
 /// How often likes are told to the home.
@@ -45,10 +46,12 @@ const MAX_REFUSALS: u32 = 3;
 
 /// What members want of their room's task.
 pub(crate) enum Up {
-    /// To say or give something.
-    Say { asker: Asker, user: User, address: IpAddr, cid: String, what: Saying },
+    /// To say, give or moderate something.
+    Ask { asker: Asker, user: User, from: Provenance, cid: String, want: Want },
     /// Somebody came.
     Came(User),
+    /// Somebody came who may open the room, which was found closed.
+    Open,
 }
 
 /// Who is told what became of it.
@@ -62,7 +65,7 @@ pub(crate) enum Asker {
 struct Asked {
     asker: Asker,
     cid: String,
-    since_ms: u64,
+    since: Instant,
 }
 
 pub(super) struct Conductor {
@@ -77,6 +80,8 @@ pub(super) struct Conductor {
     pending: HashMap<u64, Asked>,
     next_request: u64,
     present_ms: u64,
+    /// The home has not been told yet who is here by name.
+    is_anonymous: bool,
     likes_told: u64,
     empty_since_ms: Option<u64>,
 }
@@ -94,6 +99,7 @@ impl Conductor {
             pending: HashMap::new(),
             next_request: 0,
             present_ms: 0,
+            is_anonymous: true,
             likes_told: 0,
             empty_since_ms: Some(0),
         }
@@ -127,13 +133,22 @@ impl Conductor {
             }
         }
         self.hub.shared.forget(&self.hub);
+        let left = self.hub.core.lock().disperse();
+        self.note_left(left);
+    }
+
+    fn note_left(&self, left: Vec<(Arc<User>, Provenance)>) {
+        for (user, from) in left {
+            self.hub.shared.note(&self.hub.id, EventKind::LEAVE, &user, from);
+        }
     }
 
     fn enter(&mut self) {
         self.again = None;
         let hub = &self.hub;
         // A room that nobody has opened is opened only when it was not found.
-        let open = self.refusals > 0 && hub.shared.may_open(hub.opener);
+        let is_named = hub.is_named.load(Ordering::Acquire);
+        let open = self.refusals > 0 && (is_named || hub.shared.may_open(hub.opener));
         if self.refusals > 0 && !open {
             hub.phase.send_replace(Phase::NoRoom);
         }
@@ -149,6 +164,7 @@ impl Conductor {
             Ok(link) => {
                 self.link = Some(link);
                 self.present_ms = 0;
+                self.is_anonymous = true;
                 self.likes_told = 0;
             }
             Err(NoLink::NoRoom) => {
@@ -200,6 +216,7 @@ impl Conductor {
 
     async fn answer(&mut self, request: u64, verdict: Verdict) {
         let Some(asked) = self.pending.remove(&request) else { return };
+        self.hub.shared.metrics.answer_seconds.observe(asked.since.elapsed().as_secs_f64());
         let c = asked.cid;
         let said = match verdict {
             Verdict::Placed { id, offset } => {
@@ -215,6 +232,7 @@ impl Conductor {
                 Err(_) => refusal(c, Code::Unavailable, Some(RETRY_MS)),
             },
             Verdict::Held => Server::Held(Held { c }),
+            Verdict::Done => Server::Ok(Accepted { c, ..Accepted::default() }),
             Verdict::Refused { code, retry_ms } => refusal(c, code, retry_ms),
         };
         tell(asked.asker, said).await;
@@ -225,15 +243,26 @@ impl Conductor {
             Up::Came(user) => {
                 self.send(ToHome::Came { user: user.encode_to_vec().into() });
             }
-            Up::Say { asker, user, address, cid, what } => {
+            Up::Open => {
+                self.refusals = self.refusals.min(1);
+                self.again = self.again.map(|_| Instant::now());
+            }
+            Up::Ask { asker, user, from, cid, want } => {
                 self.next_request += 1;
                 let request = self.next_request;
                 let user = user.encode_to_vec().into();
-                let say = Say { request, user, address, cid: cid.clone(), what };
-                if self.pending.len() < MAX_PENDING && self.send(ToHome::Say(say)) {
+                let asked = match want {
+                    Want::Say(what) => {
+                        let (address, whence) = (from.address, self.hub.shared.whence(from));
+                        let say = Say { request, user, address, cid: cid.clone(), what };
+                        ToHome::SayFrom(say, whence)
+                    }
+                    Want::Act(act) => ToHome::Act { request, user, act },
+                };
+                if self.pending.len() < MAX_PENDING && self.send(asked) {
                     self.hub.shared.metrics.accepted.inc();
-                    let since_ms = self.hub.now_ms();
-                    self.pending.insert(request, Asked { asker, cid, since_ms });
+                    let since = Instant::now();
+                    self.pending.insert(request, Asked { asker, cid, since });
                 } else {
                     self.hub.shared.metrics.refuse(Code::Unavailable);
                     tell(asker, refusal(cid, Code::Unavailable, Some(RETRY_MS))).await;
@@ -278,27 +307,33 @@ impl Conductor {
     /// been here for long.
     async fn tend(&mut self) -> bool {
         let now_ms = self.hub.now_ms();
-        let (likes, known, census) = {
+        let (likes, known, left, present) = {
             let mut core = self.hub.core.lock();
-            core.expire(now_ms);
-            let is_due = now_ms >= self.present_ms + PRESENT_EVERY_MS;
-            let incarnation = self.hub.shared.incarnation;
-            (core.likes(), core.likes_known(incarnation), is_due.then(|| core.census()))
+            let left = core.expire(now_ms);
+            let is_due = self.link.is_some() && now_ms >= self.present_ms + PRESENT_EVERY_MS;
+            let present = is_due.then(|| (core.census(), core.names(self.is_anonymous)));
+            (core.likes(), core.likes_known(self.hub.shared.incarnation), left, present)
         };
-        if let Some((census, sockets)) = census
-            && self.send(ToHome::Present { census, sockets })
-        {
-            self.present_ms = now_ms;
-            // What the home has not confirmed by now is told again.
-            self.likes_told = known;
+        self.note_left(left);
+        if let Some(((census, sockets), names)) = present {
+            let sent = self.send(ToHome::Present { census, sockets });
+            // What cannot be told now is told whole the next time.
+            let told = names.is_none_or(|users| sent && self.send(ToHome::Members { users }));
+            self.is_anonymous = !told;
+            if sent {
+                self.present_ms = now_ms;
+                // What the home has not confirmed by now is told again.
+                self.likes_told = known;
+            }
         }
         if likes != self.likes_told && self.send(ToHome::Likes { total: likes }) {
             self.likes_told = likes;
         }
+        let is_late = |asked: &Asked| asked.since.elapsed() >= ANSWER_TIMEOUT;
         let late: Vec<u64> = self
             .pending
             .iter()
-            .filter(|(_, asked)| asked.since_ms + ANSWER_TIMEOUT_MS <= now_ms)
+            .filter(|(_, asked)| is_late(asked))
             .map(|(&request, _)| request)
             .collect();
         for request in late {

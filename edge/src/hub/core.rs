@@ -6,16 +6,17 @@
 //! depend on what was shown.
 
 use std::collections::HashMap;
-use std::net::IpAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use prost::Message as _;
 use rand::rngs::SmallRng;
 use wire::Epoch;
-use wire::room::model::{Batch, Limits, Mode, Position, State, Stats, Value, Welcome};
-use wire::room::relay::{Counters, FromHome, Past, RoomState, Whom};
+use wire::room::model::{Batch, Limits, Mode, People, Position, State, Stats, Value, Welcome};
+use wire::room::relay::{Counters, FromHome, MAX_LISTED, Past, RoomState, Whom};
 use wire::room::{Body, Census, Item, Ring, Role, User};
 
+use super::Provenance;
 use super::allowance::{Allowance, CHAT_MS, CHAT_RATE};
 use super::sampler::{Chosen, Sampler, Tier};
 use super::text::MAX_TEXT;
@@ -29,6 +30,8 @@ pub(crate) const PING_MS: u32 = 25_000;
 const MAX_SOCKETS: u32 = 5;
 /// Rooms from this size see a sample of chat.
 const SAMPLED_FROM: u64 = 200;
+/// Members told by name of an edge with more than [`MAX_LISTED`], host and moderators among them.
+const SOME_LISTED: usize = 50;
 /// How often counters are shown at most, in rooms that see arrivals and in larger ones.
 const STATS_EVERY_MS: u64 = 1_000;
 
@@ -67,6 +70,10 @@ pub(crate) struct Core {
     /// Likes taken here since the start.
     likes: u64,
     people: HashMap<String, Person>,
+    /// Whether somebody came or went since they were told by name.
+    people_are_news: bool,
+    /// Who is in the room by name, on all edges, as the home told last.
+    listed: Vec<User>,
     sampler: Sampler,
     remove: Vec<Whom>,
     /// The epoch is to be told with the next batch.
@@ -76,6 +83,8 @@ pub(crate) struct Core {
 
 #[derive(Debug)]
 struct Person {
+    user: Arc<User>,
+    from: Provenance,
     sockets: u32,
     /// When the last connection went.
     left_ms: u64,
@@ -95,6 +104,8 @@ impl Core {
             tally: Vec::new(),
             likes: 0,
             people: HashMap::new(),
+            people_are_news: false,
+            listed: Vec::new(),
             sampler: Sampler::new(rng),
             remove: Vec::new(),
             epoch_is_news: false,
@@ -142,6 +153,10 @@ impl Core {
             FromHome::State(state) => self.state = state,
             FromHome::Counters(counters) => self.count(counters),
             FromHome::Remove(whom) => self.remove.extend(whom),
+            FromHome::Members { users } => {
+                let users = users.iter().filter_map(|bytes| User::decode(&**bytes).ok());
+                self.listed = users.take(MAX_LISTED).collect();
+            }
             _ => {}
         }
     }
@@ -188,25 +203,44 @@ impl Core {
         }
     }
 
-    /// Whether somebody may come in; counts them if so.
-    pub(crate) fn admit(&mut self, now_unix_ms: u64, user: &User, address: IpAddr) -> Entry {
+    /// Whether somebody may come in; counts them if so. One who `replaces` a connection of its own may
+    /// have one more until that is gone.
+    pub(crate) fn admit(
+        &mut self,
+        now_unix_ms: u64,
+        user: &Arc<User>,
+        from: Provenance,
+        replaces: bool,
+    ) -> Entry {
         let banned =
-            |s: &wire::room::relay::Sanction| s.ban && s.holds(&user.id, address, now_unix_ms);
+            |s: &wire::room::relay::Sanction| s.ban && s.holds(&user.id, from.address, now_unix_ms);
         if self.state.sanctions.iter().any(banned) {
             return Entry::Banned;
         }
         match self.people.get_mut(&user.id) {
-            Some(person) if person.sockets >= MAX_SOCKETS => Entry::TooMany,
+            Some(person) if person.sockets >= MAX_SOCKETS + u32::from(replaces) => Entry::TooMany,
             Some(person) => {
                 person.sockets += 1;
+                if person.user != *user {
+                    // Under another name or role by now.
+                    person.user = Arc::clone(user);
+                    self.people_are_news = true;
+                }
                 Entry::In(false)
             }
             None => {
-                let person = Person { sockets: 1, left_ms: 0, allowance: Allowance::default() };
-                self.people.insert(user.id.clone(), person);
+                let (user, allowance) = (Arc::clone(user), Allowance::default());
+                let id = user.id.clone();
+                self.people.insert(id, Person { user, from, sockets: 1, left_ms: 0, allowance });
+                self.people_are_news = true;
                 Entry::In(true)
             }
         }
+    }
+
+    /// Whether somebody of this name has a connection.
+    pub(crate) fn is_connected(&self, uid: &str) -> bool {
+        self.people.get(uid).is_some_and(|person| person.sockets > 0)
     }
 
     /// A connection of somebody ended.
@@ -244,10 +278,39 @@ impl Core {
         (census, self.people.values().map(|person| person.sockets).sum())
     }
 
-    /// Forgets who has left.
-    pub(crate) fn expire(&mut self, now_ms: u64) {
-        self.people.retain(|_, p| p.sockets > 0 || p.left_ms + LEAVE_GRACE_MS > now_ms);
+    /// Forgets who has left, and says who that is.
+    pub(crate) fn expire(&mut self, now_ms: u64) -> Vec<(Arc<User>, Provenance)> {
         self.ring.expire(now_ms);
+        let is_gone =
+            |_: &String, p: &mut Person| p.sockets == 0 && p.left_ms + LEAVE_GRACE_MS <= now_ms;
+        let gone: Vec<_> =
+            self.people.extract_if(is_gone).map(|(_, person)| (person.user, person.from)).collect();
+        self.people_are_news |= !gone.is_empty();
+        gone
+    }
+
+    /// Everybody, when the room is no longer carried.
+    pub(crate) fn disperse(&mut self) -> Vec<(Arc<User>, Provenance)> {
+        self.people.drain().map(|(_, person)| (person.user, person.from)).collect()
+    }
+
+    /// Who is here by name, for the home, if that has changed or is told `anew`: all of a few, some of many.
+    pub(crate) fn names(&mut self, anew: bool) -> Option<Vec<Bytes>> {
+        if !std::mem::take(&mut self.people_are_news) && !anew {
+            return None;
+        }
+        let mut users: Vec<&User> = self.people.values().map(|person| &*person.user).collect();
+        if users.len() > MAX_LISTED {
+            let rank = |user: &&User| std::cmp::Reverse(user.r());
+            users.select_nth_unstable_by_key(SOME_LISTED, rank);
+            users.truncate(SOME_LISTED);
+        }
+        Some(users.into_iter().map(|user| user.encode_to_vec().into()).collect())
+    }
+
+    /// The answer to somebody who asks who is here.
+    pub(crate) fn people(&self, c: String) -> People {
+        People { c, u: self.listed.clone(), on: self.stats.on }
     }
 
     /// Who sees what is said: `full` or `sampled`.
@@ -328,6 +391,8 @@ impl Core {
             d: missed.left_out,
             edges,
             s: Some(self.stats),
+            may: Vec::new(),
+            until: None,
         };
         (welcome, resumed)
     }
@@ -357,20 +422,25 @@ impl Core {
 
 #[cfg(test)]
 mod tests {
+    use std::net::IpAddr;
+
     use rand::SeedableRng;
     use wire::room::model::{Chat, Gift, Set};
     use wire::room::relay::Sanction;
 
     use super::*;
 
-    const ADDRESS: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
+    const HERE: Provenance = Provenance {
+        address: IpAddr::V4(std::net::Ipv4Addr::LOCALHOST),
+        client: wire::events::ClientKind::WEB,
+    };
 
     fn item(o: u64, body: Body) -> Bytes {
         Item { body: Some(body), id: format!("i{o}"), o: Some(o), ts: 0 }.encode_shared()
     }
 
     fn chat(o: u64) -> Bytes {
-        let u = Some(user(&format!("u{o}")));
+        let u = Some(Arc::unwrap_or_clone(user(&format!("u{o}"))));
         item(o, Body::Chat(Chat { u, x: format!("t{o}"), ..Chat::default() }))
     }
 
@@ -378,8 +448,8 @@ mod tests {
         Set { k: k.into(), v: v.into(), ver: 1 }
     }
 
-    fn user(id: &str) -> User {
-        User { id: id.into(), ..User::default() }
+    fn user(id: &str) -> Arc<User> {
+        Arc::new(User { id: id.into(), ..User::default() })
     }
 
     fn entered(epoch: u64, head: u64, floor: u64, lineage: &[(u64, u64)]) -> FromHome {
@@ -468,20 +538,43 @@ mod tests {
     #[test]
     fn people_are_counted_once_and_a_while_after_they_left() {
         let mut core = core();
-        assert_eq!(core.admit(0, &user("a"), ADDRESS), Entry::In(true));
-        (0..4).for_each(|_| assert_eq!(core.admit(0, &user("a"), ADDRESS), Entry::In(false)));
-        assert_eq!(core.admit(0, &user("a"), ADDRESS), Entry::TooMany);
+        let admit = |core: &mut Core, now, id| core.admit(now, &user(id), HERE, false);
+        assert_eq!(admit(&mut core, 0, "a"), Entry::In(true));
+        (0..4).for_each(|_| assert_eq!(admit(&mut core, 0, "a"), Entry::In(false)));
+        assert_eq!(admit(&mut core, 0, "a"), Entry::TooMany);
+        assert_eq!(core.admit(0, &user("a"), HERE, true), Entry::In(false), "in place of another");
+        assert_eq!(core.admit(0, &user("a"), HERE, true), Entry::TooMany);
         assert_eq!(core.census().0.count(), 1);
-        (0..5).for_each(|_| core.leave(1000, "a"));
-        core.expire(1000 + LEAVE_GRACE_MS - 1);
-        assert_eq!(core.admit(0, &user("a"), ADDRESS), Entry::In(false), "a return is no arrival");
+        (0..6).for_each(|_| core.leave(1000, "a"));
+        assert!(core.expire(1000 + LEAVE_GRACE_MS - 1).is_empty());
+        assert_eq!(admit(&mut core, 0, "a"), Entry::In(false), "a return is no arrival");
         core.leave(2000, "a");
-        core.expire(2000 + LEAVE_GRACE_MS);
+        assert_eq!(core.expire(2000 + LEAVE_GRACE_MS), [(user("a"), HERE)]);
         assert_eq!(core.census().0.count(), 0);
         let ban = Sanction { whom: Whom::User("b".into()), ban: true, until_unix_ms: Some(500) };
         core.hear(0, FromHome::State(RoomState { sanctions: vec![ban], ..RoomState::default() }));
-        assert_eq!(core.admit(499, &user("b"), ADDRESS), Entry::Banned);
-        assert_eq!(core.admit(500, &user("b"), ADDRESS), Entry::In(true));
+        assert_eq!(admit(&mut core, 499, "b"), Entry::Banned);
+        assert_eq!(admit(&mut core, 500, "b"), Entry::In(true));
+    }
+
+    #[test]
+    fn who_is_here_is_told_when_it_changes_and_asked_of_the_home() {
+        let mut core = core();
+        core.admit(0, &user("a"), HERE, false);
+        assert_eq!(core.names(false).map(|names| names.len()), Some(1));
+        assert_eq!(core.names(false), None);
+        assert_eq!(core.names(true).map(|names| names.len()), Some(1), "to a home that is new");
+        let host = Arc::new(User { id: "h".into(), r: Role::Host.into(), ..User::default() });
+        core.admit(0, &host, HERE, false);
+        for n in 0..MAX_LISTED {
+            core.admit(0, &user(&format!("u{n}")), HERE, false);
+        }
+        let names = core.names(false).unwrap();
+        let has_host = names.iter().any(|bytes| *bytes == host.encode_to_vec());
+        assert_eq!((names.len(), has_host), (SOME_LISTED, true), "some of many, and the host");
+        core.hear(0, FromHome::Members { users: names });
+        assert_eq!(core.people("w".into()).u.len(), SOME_LISTED);
+        assert_eq!(core.disperse().len(), MAX_LISTED + 2);
     }
 
     #[test]

@@ -3,27 +3,31 @@
 //! In: `GET /ws`. Out: a member on one of its room's shards, or a close code that says why not. Until its
 //! hello a connection is a task of its own, for [`HELLO_TIMEOUT`] at most.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use http::HeaderMap;
-use http::header::SEC_WEBSOCKET_PROTOCOL;
+use http::header::{AUTHORIZATION, ORIGIN, SEC_WEBSOCKET_PROTOCOL, USER_AGENT};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 use wire::RoomId;
-use wire::room::model::{Form, Hello};
-use wire::room::{Client, Code, Role, Server, User};
+use wire::events::ClientKind;
+use wire::room::model::{Accepted as Done, Bye, Form, Hello};
+use wire::room::relay::Whom;
+use wire::room::{Client, Code, Server, User};
 
 use super::conductor::{Asker, Up, refusal};
 use super::core::Entry;
 use super::member::{Member, Parts, bounds};
 use super::metrics::Ended;
+use super::pass::{Papers, Pass, Stranger, identify};
 use super::tick::{Manner, framed};
-use super::{Considered, Hub, NotCarried, Shared, text};
+use super::{Considered, Hub, NotCarried, Provenance, Shared};
 use crate::http::connection::{Socket, Transport};
+use crate::http::listener::AddressGuard;
 use crate::ws::frame::{self, Opcode, Status};
 use crate::ws::message::{Message, Messages};
 use crate::ws::{BadUpgrade, accept, deflate};
@@ -34,10 +38,6 @@ const HELLO_TIMEOUT: Duration = Duration::from_secs(5);
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(12);
 /// How long the last frame may take.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
-/// The longest secret of a guest, in bytes.
-const MAX_SECRET: usize = 128;
-/// The shortest secret of a guest, in bytes: guessed ones would be somebody else.
-const MIN_SECRET: usize = 16;
 /// When a node that cannot carry the room now is to be asked again, in milliseconds.
 const AGAIN_MS: u32 = 2_000;
 
@@ -45,6 +45,9 @@ const AGAIN_MS: u32 = 2_000;
 pub(crate) struct Accepted {
     manner: Manner,
     head: Bytes,
+    /// The token of the request's Authorization header.
+    bearer: Option<String>,
+    client: ClientKind,
 }
 
 /// Reads an upgrade request.
@@ -69,7 +72,43 @@ pub(crate) fn upgrade(headers: &HeaderMap) -> Result<Accepted, BadUpgrade> {
     }
     head.push_str("\r\n");
     let form = known.map_or(Form::Json, |(_, form)| form);
-    Ok(Accepted { manner: Manner { form, deflate: extension.is_some() }, head: head.into() })
+    let manner = Manner { form, deflate: extension.is_some() };
+    let (bearer, client) = (bearer(headers).map(str::to_owned), client_kind(headers));
+    Ok(Accepted { manner, head: head.into(), bearer, client })
+}
+
+/// The token of an Authorization header (RFC 6750, 2.1).
+pub(crate) fn bearer(headers: &HeaderMap) -> Option<&str> {
+    let text = headers.get(AUTHORIZATION)?.to_str().ok()?;
+    let (scheme, token) = text.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
+}
+
+/// The kind of program that asks, as far as it says.
+pub(crate) fn client_kind(headers: &HeaderMap) -> ClientKind {
+    let agent = headers.get(USER_AGENT).and_then(|agent| agent.to_str().ok()).unwrap_or_default();
+    let agent = agent.to_ascii_lowercase();
+    let has = |words: &[&str]| words.iter().any(|word| agent.contains(word));
+    if has(&["miniprogram", "micromessenger"]) {
+        ClientKind::MINI_PROGRAM
+    } else if has(&["bot", "curl", "python"]) {
+        ClientKind::BOT
+    } else if has(&["mozilla"]) {
+        ClientKind::WEB
+    } else if has(&["okhttp", "cfnetwork", "dalvik", "dart"]) {
+        ClientKind::APP
+    } else {
+        ClientKind::OTHER
+    }
+}
+
+/// Whether the request comes from a page of a site that may not connect (RFC 6455, 10.2). What is no
+/// browser sends no Origin.
+pub(crate) fn is_foreign(shared: &Shared, headers: &HeaderMap) -> bool {
+    let origins = &shared.terms.origins;
+    let Some(origin) = headers.get(ORIGIN) else { return false };
+    let origin = origin.to_str().unwrap_or_default();
+    !origins.is_empty() && !origins.iter().any(|known| known.eq_ignore_ascii_case(origin))
 }
 
 fn form(name: &str) -> Option<Form> {
@@ -86,8 +125,8 @@ enum Out {
     Gone,
     /// To be closed with a status of RFC 6455.
     Status(Status),
-    /// To be closed with a code of ours, for this reason.
-    Code(Ended, String),
+    /// To be closed with a code of ours.
+    Turned(Turned),
     /// The client said goodbye with this code.
     Closed(u16),
 }
@@ -99,7 +138,8 @@ pub(crate) async fn serve(
     peer: SocketAddr,
     accepted: Accepted,
 ) {
-    let Accepted { manner, head } = accepted;
+    let Accepted { manner, head, bearer, client } = accepted;
+    let from = Provenance { address: peer.ip(), client };
     let mut incoming = Messages::default();
     let mut ahead = std::mem::take(&mut socket.ahead).to_vec();
     let greeting = async {
@@ -109,17 +149,15 @@ pub(crate) async fn serve(
     let drain = shared.drain.clone();
     let hello = tokio::select! {
         greeting = timeout(HELLO_TIMEOUT, greeting) => greeting.unwrap_or_else(|_| {
-            Err(Out::Code(Ended::BadFrame, "hello did not come in time".into()))
+            Err(Out::Turned(Turned::new(Ended::BadFrame, "hello did not come in time")))
         }),
         () = drain.cancelled() => Err(Out::Status(Status::GoingAway)),
     };
     let out = match hello {
-        Ok(hello) => match come_in(&shared, &hello, peer.ip()).await {
-            Ok((hub, user)) => {
-                // From here on the room's shards have it.
-                return seat(&hub, user, hello, socket, (manner, incoming, ahead, peer.ip())).await;
-            }
-            Err(out) => out,
+        Ok(hello) => match come_in(&shared, &hello, bearer.as_deref(), from).await {
+            // From here on the room's shards have it.
+            Ok(come) => return seat(come, &hello, socket, (manner, incoming, ahead)).await,
+            Err(turned) => Out::Turned(turned),
         },
         Err(out) => out,
     };
@@ -147,7 +185,7 @@ async fn hello(
                 continue;
             }
             (Err(Status::TooBig), _) => {
-                return Err(Out::Code(Ended::TooLarge, "frame too large".into()));
+                return Err(bad(Ended::TooLarge, "frame too large"));
             }
             (Err(status), _) => return Err(Out::Status(status)),
             (Ok(Some(Message::Close(code))), _) => return Err(Out::Closed(code)),
@@ -161,101 +199,129 @@ async fn hello(
             | (Ok(Some(Message::Binary(payload))), Form::Protobuf) => payload,
             (Ok(Some(_)), _) => {
                 let why = "JSON comes in text frames, Protobuf in binary ones";
-                return Err(Out::Code(Ended::BadFrame, why.into()));
+                return Err(bad(Ended::BadFrame, why));
             }
         };
         return match Client::read(&payload, manner.form) {
             Ok(Some(Client::Hello(hello))) if hello.v == 1 => Ok(hello),
-            Ok(Some(Client::Hello(_))) => {
-                Err(Out::Code(Ended::BadFrame, "this server speaks version 1".into()))
-            }
-            Ok(_) => Err(Out::Code(Ended::BadFrame, "the first frame is a hello".into())),
-            Err(error) => Err(Out::Code(Ended::BadFrame, error.0)),
+            Ok(Some(Client::Hello(_))) => Err(bad(Ended::BadFrame, "this server speaks version 1")),
+            Ok(_) => Err(bad(Ended::BadFrame, "the first frame is a hello")),
+            Err(error) => Err(bad(Ended::BadFrame, &error.0)),
         };
     }
+}
+
+fn bad(why: Ended, reason: &str) -> Out {
+    Out::Turned(Turned::new(why, reason))
+}
+
+/// Why somebody is turned away.
+#[derive(Debug)]
+pub(crate) struct Turned {
+    pub(crate) why: Ended,
+    /// In words, for whoever came.
+    pub(crate) reason: String,
+}
+
+impl Turned {
+    fn new(why: Ended, reason: &str) -> Self {
+        Self { why, reason: reason.to_owned() }
+    }
+}
+
+/// Somebody who has come in. Until it leaves it is counted in its room.
+struct Come {
+    hub: Arc<Hub>,
+    user: Arc<User>,
+    pass: Pass,
+    from: Provenance,
+    /// A guest's place in the share of its address.
+    share: Option<AddressGuard>,
 }
 
 /// Finds out who it is and opens the room.
 async fn come_in(
     shared: &Arc<Shared>,
     hello: &Hello,
-    address: IpAddr,
-) -> Result<(Arc<Hub>, User), Out> {
-    let room = RoomId::parse(&hello.room)
-        .map_err(|error| Out::Code(Ended::BadFrame, format!("room: {error}")))?;
-    let user = identify(shared, hello)?;
-    let hub = shared.carry(&room, address).await.map_err(|why| match why {
-        NotCarried::NoRoom => Out::Code(Ended::Gone, "the room is not open".into()),
-        NotCarried::Unavailable => {
-            Out::Code(Ended::Overloaded, "the room cannot be had now".into())
+    bearer: Option<&str>,
+    from: Provenance,
+) -> Result<Come, Turned> {
+    let turned = |why, reason: &str| Err(Turned::new(why, reason));
+    let room = match RoomId::parse(&hello.room) {
+        Ok(room) => room,
+        Err(error) => return turned(Ended::BadFrame, &format!("room: {error}")),
+    };
+    if shared.is_draining() {
+        return turned(Ended::Draining, "go to another edge");
+    }
+    let token = hello.token.as_deref().or(bearer);
+    let papers = Papers { token, guest: hello.guest.as_deref(), name: hello.n.as_deref() };
+    let terms = &shared.terms;
+    let now_s = shared.now_unix_ms() / 1000;
+    let known = identify(&terms.access, terms.allow_guests, &room, papers, now_s);
+    let (user, pass) = match known {
+        Ok(known) => known,
+        Err(Stranger::BadSecret) => {
+            return turned(Ended::BadFrame, &Stranger::BadSecret.to_string());
         }
-    })?;
-    let entry = hub.core.lock().admit(shared.now_unix_ms(), &user, address);
+        Err(stranger) => return turned(Ended::Unauthorised, &stranger.to_string()),
+    };
+    let share = match pass.is_guest {
+        true => match terms.guests.enter(from.address) {
+            Some(share) => Some(share),
+            None => return turned(Ended::TooMany, "too many guests at one address"),
+        },
+        false => None,
+    };
+    let hub = match shared.carry(&room, (from.address, pass)).await {
+        Ok(hub) => hub,
+        Err(NotCarried::NoRoom) => return turned(Ended::Gone, "the room is not open"),
+        Err(NotCarried::Unavailable) => {
+            return turned(Ended::Overloaded, "the room cannot be had now");
+        }
+    };
+    let user = Arc::new(user);
+    let replaced = hello.sid.as_deref().filter(|_| hub.core.lock().is_connected(&user.id));
+    let now_unix_ms = shared.now_unix_ms();
+    let entry = hub.core.lock().admit(now_unix_ms, &user, from, replaced.is_some());
     match entry {
         Entry::In(is_new) => {
             if is_new {
-                hub.tell_came(&user);
+                hub.came(&user, from);
             }
-            Ok((hub, user))
+            if let Some(sid) = replaced {
+                hub.shards.replace(sid, &user.id);
+            }
+            Ok(Come { hub, user, pass, from, share })
         }
-        Entry::TooMany => Err(Out::Code(Ended::TooMany, "too many connections".into())),
-        Entry::Banned => Err(Out::Code(Ended::Removed, "banned from the room".into())),
+        Entry::TooMany => turned(Ended::TooMany, "too many connections"),
+        Entry::Banned => turned(Ended::Removed, "banned from the room"),
     }
-}
-
-/// Who says hello. A guest's name in the room is made of its secret, so that nobody else has it.
-fn identify(shared: &Shared, hello: &Hello) -> Result<User, Out> {
-    let unauthorised = |why: &str| Out::Code(Ended::Unauthorised, why.to_owned());
-    if hello.token.is_some() {
-        return Err(unauthorised("this token is not known here"));
-    }
-    if !shared.allow_guests {
-        return Err(unauthorised("a token is needed: guests are not allowed"));
-    }
-    let secret = match &hello.guest {
-        Some(secret) if (MIN_SECRET..=MAX_SECRET).contains(&secret.len()) => secret.clone(),
-        Some(_) => {
-            let why = format!("guest: a secret has {MIN_SECRET} to {MAX_SECRET} bytes");
-            return Err(Out::Code(Ended::BadFrame, why));
-        }
-        None => format!("{:032x}", rand::random::<u128>()),
-    };
-    let mut digest = sha1_smol::Sha1::new();
-    digest.update(b"tidewater guest\n");
-    digest.update(secret.as_bytes());
-    let hex = digest.digest().to_string();
-    let id = format!("g{}", hex.get(..16).unwrap_or_default());
-    let n = hello.n.as_deref().and_then(text::name);
-    let n = n.unwrap_or_else(|| format!("guest-{}", hex.get(..4).unwrap_or_default()));
-    Ok(User { id, n, r: Role::Guest.into(), lv: None })
 }
 
 /// Somebody in a room who has no socket of its own: counted for as long as this lives.
 pub(crate) struct Visitor {
     pub(crate) hub: Arc<Hub>,
-    pub(crate) user: User,
-    address: IpAddr,
+    pub(crate) user: Arc<User>,
+    pub(crate) pass: Pass,
+    from: Provenance,
+    _share: Option<AddressGuard>,
 }
 
 /// Lets somebody in who has no socket.
 ///
 /// # Errors
-/// Why the room is not carried, or what is wrong with the visitor.
+/// Why not.
 pub(crate) async fn visit(
     shared: &Arc<Shared>,
     room: &RoomId,
     hello: &Hello,
-    address: IpAddr,
-) -> Result<Visitor, Result<NotCarried, String>> {
-    let said = |out| match out {
-        Out::Code(Ended::Gone, _) => Ok(NotCarried::NoRoom),
-        Out::Code(Ended::Overloaded, _) => Ok(NotCarried::Unavailable),
-        Out::Code(_, why) => Err(why),
-        _ => Err(String::new()),
-    };
+    bearer: Option<&str>,
+    from: Provenance,
+) -> Result<Visitor, Turned> {
     let hello = Hello { room: room.as_str().to_owned(), ..hello.clone() };
-    let (hub, user) = come_in(shared, &hello, address).await.map_err(said)?;
-    Ok(Visitor { hub, user, address })
+    let Come { hub, user, pass, from, share } = come_in(shared, &hello, bearer, from).await?;
+    Ok(Visitor { hub, user, pass, from, _share: share })
 }
 
 impl Visitor {
@@ -265,19 +331,27 @@ impl Visitor {
             self.hub.shared.metrics.refuse(code);
             Some(refusal(cid, code, retry_ms))
         };
-        let (cid, what) = match self.hub.consider(&self.user, said) {
-            Considered::Pass(cid, what) => (cid, what),
+        let (cid, want) = match self.hub.consider(&self.user, self.pass, said) {
+            Considered::Pass(cid, want) => (cid, want),
             Considered::Refuse(cid, code, retry_ms) => return refused(cid, code, retry_ms),
+            Considered::Answer(answer) => return Some(answer),
+            // Each request brings its own.
+            Considered::Renew(c, _) => return Some(Server::Ok(Done { c, ..Done::default() })),
             Considered::Done | Considered::Wrong => return None,
         };
         let (asker, answer) = oneshot::channel();
-        let (user, address) = (self.user.clone(), self.address);
-        let up = Up::Say { asker: Asker::Once(asker), user, address, cid: cid.clone(), what };
+        let (asker, user, from) = (Asker::Once(asker), User::clone(&self.user), self.from);
+        let up = Up::Ask { asker, user, from, cid: cid.clone(), want };
         let sent = self.hub.ups.try_send(up).is_ok();
         match timeout(ANSWER_TIMEOUT, answer).await {
             Ok(Ok(answer)) if sent => Some(answer),
             _ => refused(cid, Code::Unavailable, Some(AGAIN_MS)),
         }
+    }
+
+    /// Whether one of these is this visitor.
+    pub(crate) fn is_meant(&self, whom: &[Whom]) -> bool {
+        whom.iter().any(|whom| whom.is(&self.user.id, self.from.address))
     }
 }
 
@@ -288,19 +362,25 @@ impl Drop for Visitor {
 }
 
 async fn seat(
-    hub: &Arc<Hub>,
-    user: User,
-    hello: Hello,
+    come: Come,
+    hello: &Hello,
     socket: Socket,
-    (manner, incoming, ahead, address): (Manner, Messages, Vec<u8>, IpAddr),
+    (manner, incoming, ahead): (Manner, Messages, Vec<u8>),
 ) {
+    let Come { hub, user, pass, from, share } = come;
     let sid = format!("{:016x}", rand::random::<u64>());
-    let (welcome, cursor) = hub.welcome(&sid, &user, hello.pos.as_ref());
+    let (welcome, cursor) = hub.welcome(&sid, (&user, pass), hello.pos.as_ref());
     let welcome = framed(&Server::Welcome(Box::new(welcome)), manner);
-    let user = Arc::new(user);
     let (io, lease) = (socket.stream, socket.lease);
-    let parts = Parts { io, lease, user, sid, address, manner, incoming, cursor, welcome };
-    hub.shards.join(hub, Box::new(Member::new(parts)), ahead).await;
+    let parts =
+        Parts { io, lease, share, user, pass, sid, from, manner, incoming, cursor, welcome };
+    hub.shards.join(&hub, Box::new(Member::new(parts)), ahead).await;
+}
+
+/// The frame that says goodbye, when to come again, and where to.
+pub(crate) fn bye(shared: &Shared, why: Ended, after_ms: u32) -> Server {
+    let code = u32::from(why.code().unwrap_or(1000));
+    Server::Bye(Bye { code, after_ms: Some(after_ms), edges: shared.homes.others() })
 }
 
 async fn turn_away(shared: &Shared, mut socket: Socket, manner: Manner, out: Out) {
@@ -315,16 +395,13 @@ async fn turn_away(shared: &Shared, mut socket: Socket, manner: Manner, out: Out
             shared.metrics.ended(Ended::Protocol);
             last = frame::close(status);
         }
-        Out::Code(why, reason) => {
+        Out::Turned(Turned { why, reason }) => {
             shared.metrics.ended(why);
-            let code = why.code().unwrap_or(1000);
-            if why == Ended::Overloaded {
-                let after_ms = Some(AGAIN_MS / 2 + rand::random::<u32>() % AGAIN_MS);
-                let edges = shared.homes.others();
-                let bye = wire::room::model::Bye { code: u32::from(code), after_ms, edges };
-                last.extend_from_slice(&framed(&Server::Bye(bye), manner));
+            if matches!(why, Ended::Overloaded | Ended::Draining) {
+                let after_ms = AGAIN_MS / 2 + rand::random::<u32>() % AGAIN_MS;
+                last.extend_from_slice(&framed(&bye(shared, why, after_ms), manner));
             }
-            last.extend(frame::close_with(code, &reason));
+            last.extend(frame::close_with(why.code().unwrap_or(1000), &reason));
         }
     }
     // The client's answer is waited for: closing before it is read would lose our frame (RFC 6455, 7.1.1).
@@ -359,7 +436,7 @@ async fn write(stream: &mut Transport, bytes: &[u8]) -> std::io::Result<()> {
 }
 
 /// The wall clock, in milliseconds since 1970.
-pub(super) fn unix_ms() -> u64 {
+pub(crate) fn unix_ms() -> u64 {
     SystemTime::now()
         .duration_since(SystemTime::UNIX_EPOCH)
         .map_or(0, |d| u64::try_from(d.as_millis()).unwrap_or(u64::MAX))

@@ -59,6 +59,9 @@ pub trait Homes: Send + Sync + 'static {
 
     /// Base URLs of other edges, best first.
     fn others(&self) -> Vec<String>;
+
+    /// Whether there is another edge to go to, under whatever URL.
+    fn has_others(&self) -> bool;
 }
 
 /// Homes of a cluster.
@@ -185,6 +188,13 @@ impl Homes for ClusterHomes {
         urls.sort();
         urls.truncate(MAX_OTHERS);
         urls.into_iter().map(|(_, url)| url).collect()
+    }
+
+    fn has_others(&self) -> bool {
+        let nodes = self.client.nodes().borrow().clone();
+        nodes
+            .up()
+            .any(|node| node.spec.id != *self.client.node() && node.spec.roles.has(Roles::EDGE))
     }
 }
 

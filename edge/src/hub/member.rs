@@ -5,7 +5,6 @@
 
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
-use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
@@ -15,17 +14,18 @@ use bytes::{Buf, Bytes};
 use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
-use wire::room::model::{Bye, Empty, Form};
-use wire::room::relay::{Saying, Whom};
+use wire::room::model::{Accepted, Bye, Empty, Form};
+use wire::room::relay::Whom;
 use wire::room::{Client, Code, Server, User};
 
 use super::conductor::refusal;
 use super::core::PING_MS;
 use super::metrics::Ended;
+use super::pass::Pass;
 use super::tick::{Gone, Manner, Window, framed};
-use super::{Considered, Hub};
+use super::{Considered, Hub, Provenance, Want};
 use crate::http::connection::Transport;
-use crate::http::listener::Lease;
+use crate::http::listener::{AddressGuard, Lease};
 use crate::ws::frame::{self, Opcode};
 use crate::ws::message::{Bounds, Message, Messages};
 
@@ -58,9 +58,11 @@ const READ_PER_TURN: usize = 16 << 10;
 pub(crate) struct Member {
     io: Transport,
     _lease: Lease,
+    _share: Option<AddressGuard>,
     pub(crate) user: Arc<User>,
+    pass: Pass,
     sid: String,
-    address: IpAddr,
+    from: Provenance,
     manner: Manner,
     incoming: Messages,
     /// The number of the next tick it is sent.
@@ -94,18 +96,21 @@ pub(crate) struct Turn<'a> {
 /// What a member wants of the room.
 pub(crate) struct Request {
     pub(crate) user: User,
-    pub(crate) address: IpAddr,
+    pub(crate) from: Provenance,
     pub(crate) cid: String,
-    pub(crate) what: Saying,
+    pub(crate) want: Want,
 }
 
 /// What a member is made of.
 pub(crate) struct Parts {
     pub(crate) io: Transport,
     pub(crate) lease: Lease,
+    /// A guest's place in the share of its address.
+    pub(crate) share: Option<AddressGuard>,
     pub(crate) user: Arc<User>,
+    pub(crate) pass: Pass,
     pub(crate) sid: String,
-    pub(crate) address: IpAddr,
+    pub(crate) from: Provenance,
     pub(crate) manner: Manner,
     pub(crate) incoming: Messages,
     pub(crate) cursor: u64,
@@ -115,7 +120,8 @@ pub(crate) struct Parts {
 
 impl Member {
     pub(crate) fn new(parts: Parts) -> Self {
-        let Parts { io, lease, user, sid, address, manner, incoming, cursor, welcome } = parts;
+        let Parts { io, lease, share, user, pass, sid, from, manner, incoming, cursor, welcome } =
+            parts;
         let now = Instant::now();
         let tcp = match &io {
             Transport::Tcp(tcp) => tcp,
@@ -126,9 +132,11 @@ impl Member {
         Self {
             io,
             _lease: lease,
+            _share: share,
             user,
+            pass,
             sid,
-            address,
+            from,
             manner,
             incoming,
             cursor,
@@ -167,10 +175,12 @@ impl Member {
 
     /// Whether one of these is this member.
     pub(crate) fn is_meant(&self, whom: &[Whom]) -> bool {
-        whom.iter().any(|whom| match whom {
-            Whom::User(uid) => *uid == self.user.id,
-            Whom::Address(address) => *address == self.address.to_canonical(),
-        })
+        whom.iter().any(|whom| whom.is(&self.user.id, self.from.address))
+    }
+
+    /// Whether it is this connection of this user.
+    pub(crate) fn is_session(&self, sid: &str, uid: &str) -> bool {
+        self.sid == sid && self.user.id == uid
     }
 
     /// What the time alone decides, once a second.
@@ -180,6 +190,10 @@ impl Member {
         }
         if self.blocked_since.is_some_and(|since| turn.now - since >= MAX_LAG) {
             return Some(Ended::Slow);
+        }
+        let now_s = turn.hub.shared.now_unix_ms() / 1000;
+        if self.pass.until_s.is_some_and(|until| now_s > until) {
+            return self.end(turn, Ended::Unauthorised, None);
         }
         let silent = turn.now - self.heard;
         match self.pinged {
@@ -351,16 +365,29 @@ impl Member {
         turn: &mut Turn<'_>,
         say: &mut dyn FnMut(Request),
     ) -> Option<Ended> {
-        let (cid, what) = match turn.hub.consider(&self.user, said) {
-            Considered::Pass(cid, what) => (cid, what),
+        let (cid, want) = match turn.hub.consider(&self.user, self.pass, said) {
+            Considered::Pass(cid, want) => (cid, want),
             Considered::Refuse(cid, code, retry_ms) => {
                 return self.refuse(turn, cid, code, retry_ms);
             }
+            Considered::Answer(answer) => return self.answer(turn, &answer),
+            Considered::Renew(cid, token) => return self.renew(turn, cid, &token),
             Considered::Done => return None,
             Considered::Wrong => return self.fail(turn, "hello comes once"),
         };
-        say(Request { user: User::clone(&self.user), address: self.address, cid, what });
+        say(Request { user: User::clone(&self.user), from: self.from, cid, want });
         None
+    }
+
+    /// A newer token takes the place of the one before; another leaves everything as it is.
+    fn renew(&mut self, turn: &mut Turn<'_>, c: String, token: &str) -> Option<Ended> {
+        match turn.hub.renew(&self.user, token) {
+            Some(pass) => {
+                self.pass = pass;
+                self.answer(turn, &Server::Ok(Accepted { c, ..Accepted::default() }))
+            }
+            None => self.refuse(turn, c, Code::Unauthorised, None),
+        }
     }
 
     /// Answers that something is refused here.
@@ -470,13 +497,14 @@ fn reason(why: Ended) -> &'static str {
     match why {
         Ended::Left | Ended::Protocol | Ended::BadFrame => "",
         Ended::TooLarge => "frame too large",
-        Ended::Unauthorised => "a token is needed",
+        Ended::Unauthorised => "the token has expired",
         Ended::Gone => "the room is not open",
         Ended::Removed => "removed from the room",
         Ended::Slow => "too far behind",
         Ended::Silent => "no sign of life",
         Ended::TooMany => "too many connections",
-        Ended::Draining => "the node shuts down",
+        Ended::Draining => "go to another edge",
         Ended::Overloaded => "too many frames",
+        Ended::Replaced => "another connection has taken its place",
     }
 }

@@ -33,10 +33,12 @@ pub(crate) enum Ended {
     Draining,
     /// 4013.
     Overloaded,
+    /// 4014.
+    Replaced,
 }
 
 impl Ended {
-    const ALL: [Self; 12] = [
+    const ALL: [Self; 13] = [
         Self::Left,
         Self::Protocol,
         Self::BadFrame,
@@ -49,6 +51,7 @@ impl Ended {
         Self::TooMany,
         Self::Draining,
         Self::Overloaded,
+        Self::Replaced,
     ];
 
     fn label(self) -> &'static str {
@@ -65,6 +68,7 @@ impl Ended {
             Self::TooMany => "too_many",
             Self::Draining => "draining",
             Self::Overloaded => "overloaded",
+            Self::Replaced => "replaced",
         }
     }
 
@@ -82,6 +86,7 @@ impl Ended {
             Self::TooMany => Some(4010),
             Self::Draining => Some(4012),
             Self::Overloaded => Some(4013),
+            Self::Replaced => Some(4014),
         }
     }
 }
@@ -102,6 +107,7 @@ pub(crate) struct Metrics {
     pub(crate) sent_bytes: IntCounter,
     pub(crate) tick_lag_seconds: Histogram,
     pub(crate) fanout_seconds: Histogram,
+    pub(crate) answer_seconds: Histogram,
 }
 
 /// Seconds.
@@ -191,6 +197,10 @@ impl Metrics {
             fanout_seconds: add.histogram(
                 "tidewater_room_fanout_seconds",
                 "From a tick to the last of one task's members having been given it.",
+            )?,
+            answer_seconds: add.histogram(
+                "tidewater_room_answer_seconds",
+                "From something a member of this edge says to its home's answer, behind the item itself.",
             )?,
         })
     }

@@ -36,6 +36,8 @@ pub(crate) enum ToShard {
     Join(Box<Member>, Vec<u8>),
     /// An answer to a member, unless another has its place by now.
     Answer { slot: usize, turn: u64, said: Server },
+    /// This connection of this user has a successor.
+    Replace { sid: String, uid: String },
 }
 
 /// The shards of one room.
@@ -70,6 +72,15 @@ impl Shards {
         if shard.queue.send(ToShard::Join(member, ahead)).await.is_err() {
             shard.members.fetch_sub(1, Ordering::Relaxed);
             hub.shared.metrics.members.dec();
+        }
+    }
+
+    /// Ends the connection of a user that has a successor, wherever it is. A shard that is too busy to be
+    /// told keeps it until it is found dead.
+    pub(super) fn replace(&self, sid: &str, uid: &str) {
+        for shard in self.running.lock().iter() {
+            let replace = ToShard::Replace { sid: sid.to_owned(), uid: uid.to_owned() };
+            let _ = shard.queue.try_send(replace);
         }
     }
 
@@ -156,6 +167,8 @@ impl Shard {
         let mut tend = interval(TEND_EVERY);
         tend.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let (drain, abort) = (self.hub.shared.drain.clone(), self.hub.shared.abort.clone());
+        let mut leaving = self.hub.shared.leaving.clone();
+        let hub = Arc::clone(&self.hub);
         let mut draining = false;
         loop {
             tokio::select! {
@@ -165,6 +178,7 @@ impl Shard {
                     draining = true;
                     self.say_goodbye().await;
                 }
+                () = hub.shared.departure(&mut leaving) => self.say_goodbye().await,
                 changed = changes.changed() => {
                     debug_assert!(changed.is_ok(), "the hub is held here");
                     self.walk().await;
@@ -172,6 +186,7 @@ impl Shard {
                 given = self.given.recv() => match given {
                     Some(ToShard::Join(member, ahead)) => self.sit(member, &ahead, draining),
                     Some(ToShard::Answer { slot, turn, said }) => self.answer(slot, turn, &said),
+                    Some(ToShard::Replace { sid, uid }) => self.replace(&sid, &uid),
                     None => break,
                 },
                 () = self.ready.notify.notified() => self.serve_ready().await,
@@ -268,6 +283,15 @@ impl Shard {
         });
     }
 
+    fn replace(&mut self, sid: &str, uid: &str) {
+        let is_it = |seat: &Option<Seat>| {
+            seat.as_ref().is_some_and(|seat| seat.member.is_session(sid, uid))
+        };
+        if let Some(slot) = self.seats.iter().position(is_it) {
+            self.with(slot, |member, turn, _| member.end(turn, Ended::Replaced, None));
+        }
+    }
+
     fn answer(&mut self, slot: usize, turn: u64, said: &Server) {
         if self.seats.get(slot).and_then(Option::as_ref).is_some_and(|seat| seat.turn == turn) {
             self.with(slot, |member, turn, _| member.answer(turn, said));
@@ -290,11 +314,11 @@ impl Shard {
         let mut requests = Vec::new();
         let mut ended = act(&mut seat.member, &mut turn, &mut |request| requests.push(request));
         for request in requests {
-            let Request { user, address, cid, what } = request;
+            let Request { user, from, cid, want } = request;
             let refused = cid.clone();
             let sent = self.queue.upgrade().is_some_and(|shard| {
                 let asker = Asker::Member { shard, slot, turn: seat.turn };
-                self.hub.ups.try_send(Up::Say { asker, user, address, cid, what }).is_ok()
+                self.hub.ups.try_send(Up::Ask { asker, user, from, cid, want }).is_ok()
             });
             if !sent && ended.is_none() {
                 ended = seat.member.refuse(&mut turn, refused, Code::Unavailable, Some(500));
@@ -321,7 +345,7 @@ impl Shard {
 }
 
 /// When one of many is to come again, so that they do not all at once.
-fn spread(sid: &str) -> u32 {
+pub(crate) fn spread(sid: &str) -> u32 {
     let hash = sid
         .bytes()
         .fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));

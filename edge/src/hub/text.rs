@@ -8,6 +8,8 @@ use wire::room::Code;
 pub(crate) const MAX_TEXT: usize = 200;
 /// Code points of a name.
 pub(crate) const MAX_NAME: usize = 24;
+/// Code points of a pinned text.
+const MAX_PINNED: usize = 500;
 /// Marks on one letter.
 const MAX_MARKS: usize = 8;
 
@@ -33,6 +35,15 @@ pub(crate) fn name(text: &str) -> Option<String> {
         && text.chars().count() <= MAX_NAME
         && !text.chars().any(is_forbidden)
         && marks(&text) <= 2;
+    good.then_some(text)
+}
+
+/// A pinned text as it is shown, of up to [`MAX_PINNED`] code points; none if it cannot be. Empty unpins.
+pub(crate) fn pinned(text: &str) -> Option<String> {
+    let text: String = text.trim().nfc().collect();
+    let good = text.chars().count() <= MAX_PINNED
+        && !text.chars().any(is_forbidden)
+        && marks(&text) <= MAX_MARKS;
     good.then_some(text)
 }
 

@@ -141,6 +141,13 @@ async fn write(client: &mut Client, batch: &Batch) -> Result<(Answers, Answers),
         }
     }
     commit(&transaction, gifts, now_ms, &mut ledger).await?;
+    for (at, job) in batch.ledger.iter().enumerate() {
+        if let Ask::Find { room, user, client_id } = &job.ask {
+            let key = (room.as_str(), user.as_str(), client_id.as_str());
+            let found = find(&transaction, key).await?.filter(|found| is_same(found, now_ms));
+            ledger[at] = Some(Ok(Answer::Rows(found.into_iter().map(|found| found.row).collect())));
+        }
+    }
     let mut events = Vec::with_capacity(batch.events.len());
     for job in &batch.events {
         keep(&transaction, &job.from, kept(job)).await?;
@@ -207,7 +214,7 @@ async fn repeated(
 ) -> Result<Result<Answer, Refusal>, Failure> {
     // A second round only if another node was faster with the next reuse of the key.
     for _ in 0..2 {
-        let Some(found) = find(transaction, gift).await? else { break };
+        let Some(found) = find(transaction, key(gift)).await? else { break };
         if is_same(&found, now_ms) {
             return Ok(Ok(Answer::Gift { row: Box::new(found.row), is_repeat: true }));
         }
@@ -250,8 +257,11 @@ async fn run_insert(
     Ok(row.map(|row| row.get(0)))
 }
 
-async fn find(transaction: &Transaction<'_>, gift: &Gift) -> Result<Option<StoredGift>, Failure> {
-    let (room, user, client_id) = key(gift);
+/// The newest gift of a room, user and client id.
+async fn find(
+    transaction: &Transaction<'_>,
+    (room, user, client_id): (&str, &str, &str),
+) -> Result<Option<StoredGift>, Failure> {
     let row = transaction.query_opt(schema::FIND_GIFT, &[&room, &user, &client_id]).await?;
     row.map(|row| rows::gift(&row)).transpose().map_err(Failure::Row)
 }

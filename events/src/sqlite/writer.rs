@@ -107,6 +107,11 @@ fn transact(connection: &mut Connection, batch: &Batch) -> Result<(Answers, Answ
             Ask::TakeOver { room, epoch, after, limit } => {
                 take_over(&transaction, room, *epoch, *after, *limit, now_ms)?
             }
+            Ask::Find { room, user, client_id } => {
+                let key = [room.as_str(), user.as_str(), client_id.as_str()];
+                let found = find(&transaction, key)?.filter(|found| is_same(found, now_ms));
+                Ok(Answer::Rows(found.into_iter().map(|found| found.row).collect()))
+            }
             _ => Err(Refusal::Invalid("not an ask for the writer".to_owned())),
         });
     }
@@ -137,7 +142,8 @@ fn commit(
     if let Some(id) = insert(transaction, from, gift, reuse, now_ms)? {
         return Ok(Ok(taken(id, gift, now_ms)));
     }
-    if let Some(found) = find(transaction, gift)? {
+    let key = [gift.room.as_str(), gift.user.as_str(), gift.client_id.as_str()];
+    if let Some(found) = find(transaction, key)? {
         if is_same(&found, now_ms) {
             return Ok(Ok(Answer::Gift { row: Box::new(found.row), is_repeat: true }));
         }
@@ -184,8 +190,8 @@ fn insert(
     Ok(id)
 }
 
-fn find(transaction: &Transaction<'_>, gift: &Gift) -> Result<Option<StoredGift>, Failure> {
-    let key = params![gift.room.as_str(), gift.user.as_str(), gift.client_id.as_str()];
+/// The newest gift of a room, user and client id.
+fn find(transaction: &Transaction<'_>, key: [&str; 3]) -> Result<Option<StoredGift>, Failure> {
     let found = transaction
         .prepare_cached(schema::FIND_GIFT)?
         .query_row(key, |row| Ok(rows::gift(row)))

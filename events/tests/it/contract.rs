@@ -112,6 +112,13 @@ async fn a_gift_is_one_gift(store: &Store) {
         let (row, is_repeat) = commit(store, other).await.unwrap();
         assert!(!is_repeat && row.id > first.id);
     }
+    let find = async |client_id: &str| {
+        let client_id = Id::new(client_id).unwrap();
+        let ask = Ask::Find { room: room("a"), user: Id::new("u7").unwrap(), client_id };
+        store.answer(&node(), ask).await
+    };
+    assert_eq!(find("c1").await, Ok(Answer::Rows(vec![first])), "found without being given again");
+    assert_eq!(find("c8").await, Ok(Answer::Rows(vec![])));
     let none = Gift { count: 0, ..gift("a", "c9") };
     assert!(matches!(commit(store, none).await, Err(Refusal::Invalid(_))));
     let sums = totals(store, Some("a")).await;

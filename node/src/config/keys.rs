@@ -100,6 +100,12 @@ pub const KEYS: &[Key] = &[
         "viewer connections at once from one address, loopback aside; further ones are closed",
     ),
     key(
+        "http.origins",
+        Kind::List,
+        "",
+        "sites whose pages may connect to rooms, as in https://example.org; default: all",
+    ),
+    key(
         "http.flv_max_flush",
         ms(20, 2_000),
         "350ms",
@@ -169,6 +175,12 @@ pub const KEYS: &[Key] = &[
         "most messages a second shown to each member; 0: by the room's size, 200 down to 18",
     ),
     key("room.open_gifts", Kind::Flag, "false", "gifts without a shop order"),
+    key(
+        "room.max_guests_per_address",
+        Kind::Integer { min: 0, max: 1_000_000 },
+        "20",
+        "guests in rooms at once from one address, loopback aside; 0 is no limit",
+    ),
     key(
         "room.filter",
         Kind::Path,

@@ -46,6 +46,7 @@ pub(super) fn compose(settings: Settings) -> Result<Config, Problems> {
             advertise: read.optional("http.advertise"),
             max_connections: read.integer("http.max_connections") as usize,
             max_connections_per_address: read.integer("http.max_connections_per_address") as u32,
+            origins: read.list("http.origins"),
             flv_max_flush: read.duration("http.flv_max_flush"),
         },
         public_http: read.optional("public.http"),
@@ -72,6 +73,7 @@ pub(super) fn compose(settings: Settings) -> Result<Config, Problems> {
             max_tick: read.duration("room.max_tick"),
             chat_per_second: Some(read.integer("room.chat_per_second") as u32).filter(|n| *n > 0),
             open_gifts: read.flag("room.open_gifts"),
+            max_guests_per_address: read.integer("room.max_guests_per_address") as u32,
             filter: read.path("room.filter"),
             shop_key: read.optional("room.shop_key").map(Secret::new),
         },
@@ -217,6 +219,7 @@ impl Reader<'_> {
                 self.problem(key, "must start with http:// or https://".into());
             }
         }
+        self.origins_agree(&config.http.origins);
         let voters = cluster.control.len();
         if voters > 0 && !VOTER_COUNTS.contains(&voters) {
             let what = format!("lists {voters} nodes; a cluster starts with 1, 3 or 5");
@@ -258,6 +261,19 @@ impl Reader<'_> {
         if config.admin.require_token && config.admin.token.is_none() {
             let what = "needs a token: set TIDEWATER_ADMIN__TOKEN in the environment";
             self.problem("admin.require_token", what.into());
+        }
+    }
+
+    fn origins_agree(&mut self, origins: &[String]) {
+        for origin in origins {
+            let is_origin = ["http://", "https://"].iter().any(|scheme| {
+                let host = origin.strip_prefix(scheme);
+                host.is_some_and(|host| !host.is_empty() && !host.contains('/'))
+            });
+            if !is_origin {
+                let what = format!("has {origin:?}; an origin is as in https://example.org:8443");
+                self.problem("http.origins", what);
+            }
         }
     }
 

@@ -86,6 +86,8 @@ pub struct Http {
     pub max_connections: usize,
     /// Viewer connections at once from one address.
     pub max_connections_per_address: u32,
+    /// Origins whose pages may connect to rooms; empty is all.
+    pub origins: Vec<String>,
     /// The longest an FLV chunk collects frames.
     pub flv_max_flush: Duration,
 }
@@ -156,6 +158,8 @@ pub struct Room {
     pub chat_per_second: Option<u32>,
     /// Whether gifts are taken without a shop order.
     pub open_gifts: bool,
+    /// Guests in rooms at once from one address; 0 is no limit.
+    pub max_guests_per_address: u32,
     /// The file with the words that may not be said, when set.
     pub filter: Option<PathBuf>,
     /// The key that shops sign their orders with, when set.

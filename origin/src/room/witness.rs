@@ -80,6 +80,10 @@ mod tests {
             unreachable!("a witness gives nothing")
         }
 
+        fn find(&self, _: RoomId, _: String, _: String) -> Answer<'_, Option<Committed>> {
+            unreachable!("a witness gives nothing")
+        }
+
         fn mark(&self, _: RoomId, _: u64, _: Place) -> Answer<'_, ()> {
             unreachable!("a witness gives nothing")
         }

@@ -13,10 +13,12 @@ mod settle;
 mod tests;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use prost::Message as _;
+use wire::events::{AddressClass, Whence};
 use wire::room::model::{Chat, Mode, base36};
 use wire::room::relay::{
     Enter, FromHome, MAX_LINEAGE, Past, RoomState, Sanction, Say, Saying, ToHome, Verdict,
@@ -27,7 +29,7 @@ use wire::{Epoch, RoomId};
 use self::counters::Counting;
 pub use self::counters::Figures;
 use self::gifts::Gifts;
-pub use self::moderation::Act;
+pub(crate) use self::moderation::Undone;
 use self::settle::Settling;
 use super::filter::Filter;
 use super::ledger::{Committed, EventKind, Gift, LedgerError, Place, Shop};
@@ -36,7 +38,8 @@ use super::ledger::{Committed, EventKind, Gift, LedgerError, Place, Shop};
 pub(crate) const MAX_PER_SECOND: u64 = 400;
 /// Messages in a burst.
 const BURST: u64 = 100;
-/// Users whose last message is remembered for slow mode. Beyond, the oldest is forgotten.
+/// Users whose last message is remembered for slow mode, and the address it came from for moderators.
+/// Beyond, the oldest is forgotten.
 const MAX_SPEAKERS: usize = 20_000;
 /// Client ids whose fate is remembered, so that the same again is the same. Beyond, the oldest goes.
 const MAX_CIDS: usize = 20_000;
@@ -69,10 +72,12 @@ pub(crate) enum Output {
     All(FromHome),
     /// Make a gift durable and say what came of it.
     Commit(Gift),
+    /// Look whether a gift is durable already, and say so.
+    Find(Gift),
     /// Note a gift's place.
     Mark(u64, Place),
-    /// Keep an event: whose, and what.
-    Note(String, EventKind),
+    /// Keep an event: whose, where they come from, and what.
+    Note(String, Whence, EventKind),
     /// Something was counted.
     Count(Count),
 }
@@ -115,6 +120,10 @@ pub(crate) struct Core {
     /// When the bucket of [`MAX_PER_SECOND`] is empty again, in microseconds.
     busy_until_us: u64,
     spoke: Recent<String, u64>,
+    /// From where users spoke last.
+    addresses: Recent<String, IpAddr>,
+    /// The second in which moderators acted last, and how often they did.
+    acts: (u64, u32),
     cids: Recent<(String, String), Verdict>,
 }
 
@@ -134,6 +143,8 @@ impl Core {
             rules,
             busy_until_us: 0,
             spoke: Recent::new(MAX_SPEAKERS),
+            addresses: Recent::new(MAX_SPEAKERS),
+            acts: (0, 0),
             cids: Recent::new(MAX_CIDS),
         }
     }
@@ -192,7 +203,17 @@ impl Core {
     /// An edge says something.
     pub(crate) fn hear(&mut self, now: Now, edge: EdgeId, said: ToHome, out: &mut Vec<Output>) {
         match said {
-            ToHome::Say(say) => self.say(now, edge, say, out),
+            ToHome::Say(say) => {
+                let address = AddressClass::of(say.address);
+                let whence = Whence { address, ..Whence::default() };
+                self.say(now, edge, say, whence, out);
+            }
+            ToHome::SayFrom(say, whence) => self.say(now, edge, say, whence, out),
+            ToHome::Act { request, user, act } => {
+                let verdict = self.act_of(now, &user, act, out);
+                out.push(answer(edge, request, verdict));
+            }
+            ToHome::Members { users } => self.counting.named(edge, users),
             ToHome::Likes { total } => self.counting.likes(edge, total),
             ToHome::Present { census, .. } => self.counting.present(now, edge, census),
             ToHome::Came { user } => self.counting.came(now, &user, out),
@@ -230,11 +251,10 @@ impl Core {
         self.counting.figures(self.edges.len(), self.ring.head(), mode, self.state.clone())
     }
 
-    fn say(&mut self, now: Now, edge: EdgeId, say: Say, out: &mut Vec<Output>) {
+    fn say(&mut self, now: Now, edge: EdgeId, say: Say, whence: Whence, out: &mut Vec<Output>) {
         let request = say.request;
         if let Some(settling) = &mut self.settling {
-            if let Some(say) = settling.keep(edge, say) {
-                drop(say);
+            if !settling.keep(edge, say, whence) {
                 out.push(answer(edge, request, refused(Code::Unavailable, Some(500))));
             }
             return;
@@ -245,10 +265,14 @@ impl Core {
         if say.cid.is_empty() || say.cid.len() > MAX_CID_BYTES {
             return out.push(answer(edge, request, refused(Code::BadRequest, None)));
         }
+        if !say.address.is_unspecified() {
+            self.addresses.insert(user.id.clone(), say.address.to_canonical());
+        }
+        let said = (&say, &whence);
         let verdict = match say.what {
-            Saying::Chat { ref text, pts } => Some(self.chat(now, &user, &say, text, pts, out)),
+            Saying::Chat { ref text, pts } => Some(self.chat(now, &user, said, (text, pts), out)),
             Saying::Gift { ref gift, count, ref order } => {
-                self.give(now, edge, &user, &say, (gift, count, order.as_deref()), out)
+                self.give(now, edge, &user, said, (gift, count, order.as_deref()), out)
             }
         };
         if let Some(verdict) = verdict {
@@ -263,9 +287,8 @@ impl Core {
         &mut self,
         now: Now,
         user: &User,
-        say: &Say,
-        text: &str,
-        pts: Option<u64>,
+        (say, whence): (&Say, &Whence),
+        (text, pts): (&str, Option<u64>),
         out: &mut Vec<Output>,
     ) -> Verdict {
         let key = (user.id.clone(), say.cid.clone());
@@ -294,6 +317,10 @@ impl Core {
             return Verdict::Local { item: item.encode_shared() };
         }
         let verdict = self.place(now, None, body, out);
+        if let Verdict::Placed { id, .. } = &verdict {
+            let kind = EventKind::Chat { id: id.clone(), text: text.to_owned() };
+            out.push(Output::Note(user.id.clone(), whence.clone(), kind));
+        }
         self.cids.insert(key, verdict.clone());
         verdict
     }
@@ -310,11 +337,6 @@ impl Core {
         let id = id.unwrap_or_else(|| format!("{}-{offset}", base36(self.epoch.0)));
         let item = Item { body: Some(body), id: id.clone(), o: Some(offset), ts: now.unix_ms };
         out.push(Output::Count(Count::Placed(item.lane())));
-        if let Some(Body::Chat(chat)) = &item.body {
-            let author = item.author().unwrap_or_default().to_owned();
-            let kind = EventKind::Chat { id: id.clone(), text: chat.x.clone() };
-            out.push(Output::Note(author, kind));
-        }
         let item = Arc::new(item);
         self.ring.push(now.ms, &item);
         out.push(Output::All(FromHome::Items(vec![item.encode_shared()])));
@@ -393,6 +415,7 @@ impl Core {
             out.push(Output::To(edge, FromHome::Items(missing)));
         }
         out.push(Output::To(edge, FromHome::Counters(self.counting.told())));
+        out.push(Output::To(edge, self.counting.listed()));
     }
 
     fn close_epoch(&mut self, epoch: Epoch, base: u64) {

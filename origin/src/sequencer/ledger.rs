@@ -28,6 +28,12 @@ pub trait Ledger: Debug + Send + Sync + 'static {
     /// gift may be committed again.
     fn commit(&self, gift: Gift) -> Answer<'_, Committed>;
 
+    /// The gift of this room, user and client id, if it was committed in the last 24 h.
+    ///
+    /// # Errors
+    /// [`LedgerError`].
+    fn find(&self, room: RoomId, uid: String, cid: String) -> Answer<'_, Option<Committed>>;
+
     /// Notes that a committed gift has its place in the room. Called again it changes nothing.
     ///
     /// # Errors

@@ -14,10 +14,11 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until};
 use tracing::{debug, info, warn};
 use wire::RoomId;
-use wire::room::relay::{Enter, FromHome, Say, ToHome, Verdict};
+use wire::events::Whence;
+use wire::room::relay::{Act, Enter, FromHome, Say, ToHome, Verdict};
 
 use super::Sequencers;
-use super::core::{API, Act, Core, EdgeId, Figures, Now, Output, Rules};
+use super::core::{API, Core, EdgeId, Figures, Now, Output, Rules, Undone};
 use super::ledger::{Committed, Event, EventKind, Gift, LedgerError};
 use crate::registry::Place;
 use crate::room::{Room, State};
@@ -40,11 +41,15 @@ pub(super) enum Input {
     Leave(EdgeId),
     /// Said through the API.
     Post(Box<Say>, oneshot::Sender<Verdict>),
-    Act(String, Act, oneshot::Sender<Result<(), &'static str>>),
+    Act(String, Act, oneshot::Sender<Result<(), Undone>>),
     Figures(oneshot::Sender<Figures>),
 }
 
-type Answered = (Gift, Result<Committed, LedgerError>);
+/// What the ledger has answered about a gift.
+enum Answered {
+    Committed(Gift, Result<Committed, LedgerError>),
+    Found(Gift, Result<Option<Committed>, LedgerError>),
+}
 
 pub(super) struct Task {
     id: RoomId,
@@ -111,8 +116,15 @@ impl Task {
                     None => break,
                 },
                 Some(answered) = self.commits.join_next(), if !self.commits.is_empty() => {
-                    if let Ok(Some((gift, result))) = answered {
-                        self.core.committed(now(self.started), &gift, result, &mut self.out);
+                    let now = now(self.started);
+                    match answered {
+                        Ok(Some(Answered::Committed(gift, result))) => {
+                            self.core.committed(now, &gift, result, &mut self.out);
+                        }
+                        Ok(Some(Answered::Found(gift, result))) => {
+                            self.core.found(now, &gift, result, &mut self.out);
+                        }
+                        _ => {}
                     }
                 }
                 changed = facts.changed(), if !closed.is_cancelled() => {
@@ -198,6 +210,7 @@ impl Task {
                     edges.into_iter().for_each(|edge| self.send(edge, bytes.clone()));
                 }
                 Output::Commit(gift) => self.commit(gift),
+                Output::Find(gift) => self.find(gift),
                 Output::Mark(id, place) => {
                     let Some(ledger) = self.shared.ledger.clone() else { continue };
                     let room = self.id.clone();
@@ -208,7 +221,7 @@ impl Task {
                         None
                     });
                 }
-                Output::Note(uid, kind) => self.note(uid, kind),
+                Output::Note(uid, whence, kind) => self.note(uid, &whence, kind),
                 Output::Count(count) => self.shared.metrics.count(count),
             }
         }
@@ -230,7 +243,19 @@ impl Task {
                 Some(ledger) => ledger.commit(gift.clone()).await,
                 None => Err(LedgerError::Unavailable { retry_after: NO_LEDGER_RETRY }),
             };
-            Some((gift, result))
+            Some(Answered::Committed(gift, result))
+        });
+    }
+
+    fn find(&mut self, gift: Gift) {
+        let ledger = self.shared.ledger.clone();
+        self.commits.spawn(async move {
+            let Gift { room, uid, cid, .. } = gift.clone();
+            let result = match ledger {
+                Some(ledger) => ledger.find(room, uid, cid).await,
+                None => Ok(None),
+            };
+            Some(Answered::Found(gift, result))
         });
     }
 
@@ -261,20 +286,14 @@ impl Task {
         });
     }
 
-    fn note(&self, uid: String, kind: EventKind) {
+    fn note(&self, uid: String, whence: &Whence, kind: EventKind) {
         let Some(ledger) = &self.shared.ledger else { return };
         let room = self.id.clone();
         let at_unix_ms = now(self.started).unix_ms;
-        let region = String::new();
-        ledger.note(Event {
-            at_unix_ms,
-            room,
-            uid,
-            region,
-            client: "other",
-            address: "none",
-            kind,
-        });
+        let is_known = whence.region != wire::Region::default();
+        let region = if is_known { whence.region.as_str().to_owned() } else { String::new() };
+        let (client, address) = (whence.client.name(), whence.address.name());
+        ledger.note(Event { at_unix_ms, room, uid, region, client, address, kind });
     }
 
     /// Tells of the stream's life.

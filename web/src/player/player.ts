@@ -50,8 +50,9 @@ export class Player {
     private readonly abilities: Abilities,
     private chosen: Protocol,
     private readonly events: PlayerEvents,
+    token: string | null = null,
   ) {
-    this.urls = endpoints(room, origin);
+    this.urls = endpoints(room, origin, token);
   }
 
   get state(): State {

@@ -70,11 +70,16 @@ export function watchPath(room: Room): string {
   return `/watch/${room.app}/${room.name}`;
 }
 
-/** The room's streams on the server that `origin` (`https://host:port`) names. */
-export function endpoints(room: Room, origin: string): Endpoints {
+/** The room's streams on the server that `origin` (`https://host:port`) names, for the holder of a token. */
+export function endpoints(room: Room, origin: string, token: string | null = null): Endpoints {
   const path = `/${room.app}/${room.name}`;
   const socketOrigin = origin.replace(/^http/, 'ws');
-  return { hls: `${origin}${path}.m3u8`, flv: `${origin}${path}.flv`, wsflv: `${socketOrigin}${path}.flv` };
+  const query = token === null ? '' : `?token=${encodeURIComponent(token)}`;
+  return {
+    hls: `${origin}${path}.m3u8${query}`,
+    flv: `${origin}${path}.flv${query}`,
+    wsflv: `${socketOrigin}${path}.flv${query}`,
+  };
 }
 
 function isPart(part: string | undefined): part is string {

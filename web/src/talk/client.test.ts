@@ -113,6 +113,45 @@ test('a bye says when and where to come again; some codes are final', () => {
   expect(sockets).toHaveLength(2);
 });
 
+test('a token is renewed before it ends, and after it did', async () => {
+  client.close();
+  const tokens = ['two', 'three'];
+  client = new RoomClient({
+    edges: ['https://e1.example'],
+    room: 'live/a',
+    token: 'one',
+    renew: () => Promise.resolve(tokens.shift() ?? null),
+    random: () => 0.5,
+    open: (url, events) => {
+      const socket = new FakeSocket(url, events);
+      sockets.push(socket);
+      return socket;
+    },
+    events: { lost: (delay, code) => lost.push([delay, code]) },
+  });
+  client.start();
+  welcome({ sid: 's1', until: Date.now() + 90_000 });
+  expect(last().sent[0]).toMatchObject({ t: 'hello', token: 'one' });
+  await vi.advanceTimersByTimeAsync(20_000);
+  last().say({ t: 'ping' });
+  await vi.advanceTimersByTimeAsync(10_000);
+  expect(last().sent.at(-1)).toMatchObject({ t: 'token', token: 'two' });
+  last().events.closed(4003);
+  expect(lost).toEqual([[250, 4003]]);
+  await vi.advanceTimersByTimeAsync(250);
+  last().events.opened();
+  expect(last().sent[0]).toMatchObject({ token: 'three', sid: 's1' });
+});
+
+test('a moderator acts, and is told what became of it', async () => {
+  welcome({ may: ['chat', 'moderate'] });
+  const done = client.moderate({ a: 'mute', uid: 'u9', s: 60 });
+  const sent = last().sent[1]!;
+  expect(sent).toMatchObject({ t: 'mod', a: 'mute', uid: 'u9', s: 60 });
+  last().say({ t: 'ok', c: sent['c'] });
+  expect(await done).toEqual<Answer>({ ok: true, id: '', fanout: '' });
+});
+
 test('a connection that says nothing is given up', () => {
   welcome();
   vi.advanceTimersByTime(40_000);

@@ -2,8 +2,8 @@
  * A client of a room: chat, likes, gifts and presence over one WebSocket (docs/rooms.md).
  *
  * In: what the application says, frames of the server. Out: events. It resumes where it left off, comes
- * again with full jitter, sends what was not answered again under the same id, drops what it has seen, and
- * sends likes at most once a second. It has no dependency and names no global but `setTimeout`: in a mini
+ * again with full jitter, sends what was not answered again under the same id, drops what it has seen,
+ * sends likes at most once a second, and brings a newer token before the old one ends. It has no dependency and names no global but `setTimeout`: in a mini
  * program `open` wraps `wx.connectSocket`.
  */
 
@@ -47,7 +47,12 @@ export interface Position {
 }
 
 export interface Welcome {
+  readonly sid?: string;
   readonly uid: string;
+  /** What this member may do. */
+  readonly may?: readonly ('chat' | 'gift' | 'moderate')[];
+  /** When its token ends, in milliseconds since 1970. */
+  readonly until?: number;
   readonly recovered: boolean;
   readonly lim: { readonly chat_ms: number; readonly len: number; readonly rate: number };
   readonly state?: { readonly live: boolean; readonly pin?: string; readonly chat: readonly Item[]; readonly paid: readonly Item[] };
@@ -57,6 +62,26 @@ export interface Welcome {
 export type Answer =
   | { readonly ok: true; readonly id: string; readonly fanout: string }
   | { readonly ok: false; readonly code: string; readonly retryMs?: number };
+
+/** Who may say what; each restricts when it is set. */
+export interface Mode {
+  readonly slow_s?: number;
+  readonly followers?: boolean;
+  readonly members?: boolean;
+  readonly emotes?: boolean;
+  readonly links?: boolean;
+}
+
+/** What a moderator does. */
+export type Act =
+  | { readonly a: 'delete'; readonly ids: readonly string[] }
+  | { readonly a: 'clear' | 'pardon' | 'kick'; readonly uid: string }
+  /** For `s` seconds, or until a pardon; with `net` the address the user spoke from, too. */
+  | { readonly a: 'mute' | 'ban'; readonly uid: string; readonly s?: number; readonly net?: boolean }
+  | { readonly a: 'mode'; readonly mode: Mode }
+  /** An empty text unpins. */
+  | { readonly a: 'pin'; readonly v: string }
+  | { readonly a: 'set'; readonly k: string; readonly v: string };
 
 /** What the client tells the application. */
 export interface Events {
@@ -90,6 +115,8 @@ export interface Options {
   readonly guest?: string;
   readonly name?: string;
   readonly token?: string;
+  /** Asks the application for a newer token: a while before the one in use ends, and after it did. */
+  readonly renew?: () => Promise<string | null>;
   readonly events: Events;
   /** Opens a socket; a browser's own by default. */
   readonly open?: (url: string, events: SocketEvents) => Socket;
@@ -109,6 +136,14 @@ const MAX_SEEN = 1_000;
 const MAX_PENDING = 64;
 /** Without a frame for so long beyond a ping, the connection is dead. */
 const PONG_GRACE_MS = 15_000;
+/** A newer token is asked for so long before the one in use ends. */
+const RENEW_AHEAD_MS = 60_000;
+/** A timer's longest time: 2^31 - 1. */
+const MAX_TIMER_MS = 2_147_483_647;
+/** Newer tokens asked for in a row, without having been let in. */
+const MAX_RENEWALS = 8;
+/** The token is over. */
+const TOKEN_CODE = 4003;
 /** Codes after which coming again is of no use. */
 const FINAL_CODES: readonly number[] = [4001, 4002, 4003, 4004, 4005, 4014];
 
@@ -136,6 +171,9 @@ export class RoomClient {
   private likesTimer: ReturnType<typeof setTimeout> | undefined;
   private retryTimer: ReturnType<typeof setTimeout> | undefined;
   private silence: ReturnType<typeof setTimeout> | undefined;
+  private renewal: ReturnType<typeof setTimeout> | undefined;
+  private token: string | undefined;
+  private sid: string | undefined;
   private heartbeatMs = 25_000;
   private readonly seen = new Set<string>();
   private readonly pending = new Map<string, Pending>();
@@ -145,6 +183,7 @@ export class RoomClient {
 
   constructor(private readonly options: Options) {
     this.edges = options.edges;
+    this.token = options.token;
     this.random = options.random ?? Math.random;
     this.openSocket = options.open ?? openBrowserSocket;
   }
@@ -160,9 +199,15 @@ export class RoomClient {
     clearTimeout(this.retryTimer);
     clearTimeout(this.likesTimer);
     clearTimeout(this.silence);
+    clearTimeout(this.renewal);
     const socket = this.socket;
     this.socket = null;
     socket?.close();
+  }
+
+  /** Moderates, if the member may. */
+  moderate(act: Act): Promise<Answer> {
+    return this.send({ t: 'mod', c: this.newId(), ...act });
   }
 
   /** Says something; resolves with what became of it, after a reconnect if need be. */
@@ -225,9 +270,28 @@ export class RoomClient {
   }
 
   private sayHello(): void {
-    const { room, guest, name, token } = this.options;
-    const hello = { t: 'hello', v: 1, room, guest, n: name, token, cap: ['combo', 'pts'], pos: this.position ?? undefined };
+    const { room, guest, name } = this.options;
+    const { token, sid } = this;
+    const hello = { t: 'hello', v: 1, room, guest, n: name, token, cap: ['combo', 'pts'], pos: this.position ?? undefined, sid };
     this.socket?.send(JSON.stringify(hello));
+  }
+
+  /** Has a newer token ready before the one in use ends. */
+  private renewBefore(until: number | undefined): void {
+    clearTimeout(this.renewal);
+    const { renew } = this.options;
+    if (until === undefined || renew === undefined) return;
+    const delay = Math.max(0, until - Date.now() - RENEW_AHEAD_MS);
+    this.renewal = setTimeout(() => {
+      void renew().then(
+        (token) => {
+          if (token === null || this.closedForGood) return;
+          this.token = token;
+          if (this.inRoom) void this.send({ t: 'token', c: this.newId(), token });
+        },
+        () => undefined, // the connection ends with its token, and is asked for again then
+      );
+    }, Math.min(delay, MAX_TIMER_MS));
   }
 
   /** The connection is dead if nothing comes for so long. */
@@ -256,7 +320,7 @@ export class RoomClient {
         this.batch(frame);
         break;
       case 'ok':
-        this.answered(frame['c'], { ok: true, id: String(frame['id']), fanout: String(frame['f']) });
+        this.answered(frame['c'], { ok: true, id: String(frame['id'] ?? ''), fanout: String(frame['f'] ?? '') });
         break;
       case 'held':
         this.answered(frame['c'], { ok: false, code: 'held' });
@@ -282,6 +346,8 @@ export class RoomClient {
     this.inRoom = true;
     this.position = welcome.pos ?? null;
     this.heartbeatMs = welcome.hb ?? this.heartbeatMs;
+    this.sid = welcome.sid;
+    this.renewBefore(welcome.until);
     if (welcome.edges !== undefined && welcome.edges.length > 0) {
       this.edges = [this.edges[this.edge % this.edges.length] ?? '', ...welcome.edges];
       this.edge = 0;
@@ -345,7 +411,12 @@ export class RoomClient {
     clearTimeout(this.silence);
     this.socket = null;
     this.inRoom = false;
+    clearTimeout(this.renewal);
     if (this.closedForGood) return;
+    if (code === TOKEN_CODE && this.options.renew !== undefined && this.attempt < MAX_RENEWALS) {
+      this.comeAgainWithNewToken(code, this.options.renew);
+      return;
+    }
     if (FINAL_CODES.includes(code)) {
       this.closedForGood = true;
       for (const { done } of this.pending.values()) done({ ok: false, code: 'unavailable' });
@@ -359,6 +430,22 @@ export class RoomClient {
     this.edge += 1;
     this.options.events.lost?.(delay, code);
     this.retryTimer = setTimeout(() => this.connect(), delay);
+  }
+
+  private comeAgainWithNewToken(code: number, renew: () => Promise<string | null>): void {
+    const delay = retryDelayMs(this.attempt, this.random());
+    this.attempt += 1;
+    this.options.events.lost?.(delay, code);
+    this.retryTimer = setTimeout(() => {
+      void renew().then(
+        (token) => {
+          if (this.closedForGood) return;
+          if (token !== null) this.token = token;
+          this.connect();
+        },
+        () => this.lost(code),
+      );
+    }, delay);
   }
 
   private newId(): string {

@@ -2,13 +2,15 @@
  * The room beside the video: messages, a box to write into, likes, how many are here; and danmaku over it.
  *
  * In: what the room's client tells. Out: elements of the page, in which what people wrote is only ever
- * text. Only so many messages are kept: a page that is open for a day does not grow.
+ * text. Only so many messages are kept: a page that is open for a day does not grow. Who may moderate
+ * finds the acts beside each message (`moderation.ts`).
  */
 import './talk.css';
 import { byId, make } from '../page/element';
 import type { Room } from '../player/room';
 import { RoomClient, type Answer, type Item } from './client';
 import { Danmaku } from './danmaku';
+import { Moderation } from './moderation';
 
 /** Messages kept in the list. */
 const MAX_LINES = 200;
@@ -26,21 +28,24 @@ const WHY: Readonly<Record<string, string>> = {
   mode_refused: 'Not in this mode of the room.',
   muted: 'You are muted.',
   forbidden: 'You are banned from this room.',
+  unauthorised: 'You may not do that here.',
+  held: 'A moderator will look at that.',
   unavailable: 'The room cannot be reached. Try again.',
 };
 
 /** Opens the panel of a room. */
-export function openPanel(room: Room, origin: string): RoomClient {
+export function openPanel(room: Room, origin: string, token: string | null): RoomClient {
   const panel = new Panel();
   const client = new RoomClient({
     edges: [origin],
     room: `${room.app}/${room.name}`,
     guest: secret(),
+    ...(token === null ? {} : { token }),
     ...(stored(NAME_KEY) === '' ? {} : { name: stored(NAME_KEY) }),
     events: {
       welcome: (welcome) => {
         if (welcome.state !== undefined) panel.begin([...welcome.state.chat, ...welcome.state.paid], welcome.state.pin);
-        panel.connected(welcome.lim.len);
+        panel.connected(welcome.lim.len, welcome.may ?? []);
       },
       items: (items, leftOut) => panel.add(items, leftOut),
       counters: (counters) => panel.count(counters.on, counters.like),
@@ -61,9 +66,13 @@ class Panel {
   private readonly heart = byId('talk-like', HTMLButtonElement);
   private readonly pin = byId('talk-pin', HTMLElement);
   private readonly danmaku = new Danmaku(byId('danmaku', HTMLElement));
+  private readonly moderation = new Moderation(this.list, this.pin, (why) => {
+    this.note.textContent = WHY[why] ?? 'That was refused.';
+  });
   private liked = 0;
 
   connect(client: RoomClient): void {
+    this.moderation.connect(client);
     byId('talk-form', HTMLFormElement).addEventListener('submit', (event) => {
       event.preventDefault();
       const text = this.box.value.trim();
@@ -85,11 +94,14 @@ class Panel {
     this.list.scrollTop = this.list.scrollHeight;
   }
 
-  connected(length: number): void {
+  connected(length: number, may: readonly string[]): void {
+    const talks = may.includes('chat');
     this.box.maxLength = length;
-    this.box.disabled = false;
-    this.box.placeholder = 'Say something';
+    this.box.disabled = !talks;
+    this.box.placeholder = talks ? 'Say something' : 'You may read along here';
+    this.heart.disabled = !talks;
     this.note.textContent = '';
+    this.moderation.allow(may.includes('moderate'));
   }
 
   lost(forGood: boolean): void {
@@ -128,7 +140,7 @@ class Panel {
     line.dataset['uid'] = item.u?.id ?? '';
     switch (item.t) {
       case 'chat':
-        line.append(make('b', `talk-who ${item.u?.r ?? ''}`, who), ' ', make('span', '', item.x ?? ''));
+        line.append(make('b', `talk-who ${item.u?.r ?? ''}`, who), ' ', make('span', 'talk-what', item.x ?? ''));
         if (item.n !== undefined) line.append(' ', make('i', 'talk-times', `×${item.n}`));
         break;
       case 'gift': {
@@ -152,7 +164,7 @@ class Panel {
   }
 
   private showPin(text: string): void {
-    this.pin.textContent = text;
+    this.pin.replaceChildren(make('span', '', text));
     this.pin.hidden = text === '';
   }
 

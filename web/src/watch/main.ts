@@ -2,11 +2,12 @@
  * The player page, assembled: finds the room in the address, builds the player and the parts of the page,
  * and connects the two.
  *
- * In: `/watch/{app}/{name}`, optionally `?protocol=llhls|hls|flv|wsflv`. Out: the page, and
+ * In: `/watch/{app}/{name}`, optionally `?protocol=llhls|hls|flv|wsflv` and `#token=…`. Out: the page, and
  * `window.tidewater.stats()`. The layout leaves a column for a side panel (`.side` in the style sheet).
  */
 import './watch.css';
 import { detectAbilities } from '../player/abilities';
+import { takeToken } from '../player/access';
 import { Player } from '../player/player';
 import { DEFAULT_PROTOCOL, parseProtocol, type Protocol } from '../player/protocol';
 import { endpoints, roomFromPath, roomLabel, type Room } from '../player/room';
@@ -38,6 +39,7 @@ if (room === null) showBadName();
 else watch(room);
 
 function watch(room: Room): void {
+  const token = takeToken(room);
   const video = byId('video', HTMLVideoElement);
   const abilities = detectAbilities(video);
   const wanted = parseProtocol(new URLSearchParams(location.search).get('protocol')) ?? DEFAULT_PROTOCOL;
@@ -47,7 +49,7 @@ function watch(room: Room): void {
   const player = new Player(video, room, location.origin, abilities, wanted, {
     changed: () => refresh(),
     leaving: () => still.capture(video),
-  });
+  }, token);
   const still = new Still();
   const card = new Card(() => player.retry());
   const overlay = new Overlay(() => player.stats());
@@ -89,7 +91,7 @@ function watch(room: Room): void {
   describe(room);
   window.tidewater = { stats: () => player.stats() };
   player.start();
-  openPanel(room, location.origin);
+  openPanel(room, location.origin, token);
 }
 
 interface Parts {

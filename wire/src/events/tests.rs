@@ -54,6 +54,10 @@ fn asks_have_these_bytes() {
     let export = Ask::Export { span: span.clone(), after: Some(Cursor::default()), limit: 1 };
     assert_eq!(hex(&export), "04010201066c6976652f610100000001");
     assert_eq!(hex(&Ask::Totals(span)), "05010201066c6976652f61");
+    let room = RoomId::new("live", "a").unwrap();
+    let (user, client_id) = (Id::new("u").unwrap(), Id::new("c").unwrap());
+    let find = Ask::Find { room, user, client_id };
+    assert_eq!(hex(&find), "06066c6976652f6101750163");
 }
 
 #[test]

@@ -295,6 +295,9 @@ pub enum Server {
     /// The last frame.
     #[prost(message, tag = "7")]
     Bye(Bye),
+    /// Who is here: the answer to [`Client::Who`].
+    #[prost(message, tag = "8")]
+    Who(People),
 }
 
 /// A frame without fields.
@@ -344,6 +347,14 @@ pub struct Welcome {
     #[prost(message, optional, tag = "12")]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub s: Option<Stats>,
+    /// What the member may do: `chat` (and like), `gift`, `moderate`.
+    #[prost(string, repeated, tag = "13")]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub may: Vec<String>,
+    /// When the member's token ends, in milliseconds since 1970.
+    #[prost(uint64, optional, tag = "14")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until: Option<u64>,
 }
 
 /// What a member may send.
@@ -404,8 +415,9 @@ pub struct Accepted {
     /// The client's id of it.
     #[prost(string, tag = "1")]
     pub c: String,
-    /// The item's id.
+    /// The item's id; empty where what was asked for is no item: an act of a moderator, a new token.
     #[prost(string, tag = "2")]
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub id: String,
     /// Its offset, if it has one.
     #[prost(uint64, optional, tag = "3")]
@@ -413,7 +425,23 @@ pub struct Accepted {
     pub o: Option<u64>,
     /// Who sees it: `full` all, `sampled` a part of them, `local` a part of those on this edge.
     #[prost(string, tag = "4")]
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub f: String,
+}
+
+/// See [`Server::Who`].
+#[derive(Clone, PartialEq, Message, Serialize, Deserialize)]
+pub struct People {
+    /// The client's id of the question.
+    #[prost(string, tag = "1")]
+    pub c: String,
+    /// Host and moderators first; of a large room a part.
+    #[prost(message, repeated, tag = "2")]
+    #[serde(default)]
+    pub u: Vec<User>,
+    /// Members in all.
+    #[prost(uint64, tag = "3")]
+    pub on: u64,
 }
 
 /// See [`Server::Held`].
@@ -497,99 +525,6 @@ pub struct Bye {
     pub edges: Vec<String>,
 }
 
-/// What a member says: one frame.
-#[derive(Clone, PartialEq, prost::Oneof, Serialize, Deserialize)]
-#[serde(tag = "t", rename_all = "lowercase")]
-pub enum Client {
-    /// The first frame.
-    #[prost(message, tag = "1")]
-    Hello(Hello),
-    /// A message.
-    #[prost(message, tag = "2")]
-    Chat(Say),
-    /// Likes, coalesced.
-    #[prost(message, tag = "3")]
-    Like(Like),
-    /// A gift.
-    #[prost(message, tag = "4")]
-    Gift(Give),
-    /// A sign of life.
-    #[prost(message, tag = "5")]
-    Pong(Empty),
-}
-
-/// See [`Client::Hello`].
-#[derive(Clone, PartialEq, Message, Serialize, Deserialize)]
-pub struct Hello {
-    /// The protocol's version: 1.
-    #[prost(uint32, tag = "1")]
-    pub v: u32,
-    /// `app/name`.
-    #[prost(string, tag = "2")]
-    pub room: String,
-    /// Who the member is and what it may do.
-    #[prost(string, optional, tag = "3")]
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub token: Option<String>,
-    /// What the client can show.
-    #[prost(string, repeated, tag = "4")]
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub cap: Vec<String>,
-    /// Where it left off.
-    #[prost(message, optional, tag = "5")]
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub pos: Option<Position>,
-    /// A guest's secret: the same one is the same guest.
-    #[prost(string, optional, tag = "6")]
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub guest: Option<String>,
-    /// The name a guest wants.
-    #[prost(string, optional, tag = "7")]
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub n: Option<String>,
-}
-
-/// See [`Client::Chat`].
-#[derive(Clone, PartialEq, Eq, Message, Serialize, Deserialize)]
-pub struct Say {
-    /// The client's id of it: the same again is the same message.
-    #[prost(string, tag = "1")]
-    pub c: String,
-    /// Plain text.
-    #[prost(string, tag = "2")]
-    pub x: String,
-    /// Stream time, in milliseconds.
-    #[prost(uint64, optional, tag = "3")]
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub pts: Option<u64>,
-}
-
-/// See [`Client::Like`].
-#[derive(Clone, PartialEq, Eq, Message, Serialize, Deserialize)]
-pub struct Like {
-    /// How many.
-    #[prost(uint32, tag = "1")]
-    pub n: u32,
-}
-
-/// See [`Client::Gift`].
-#[derive(Clone, PartialEq, Eq, Message, Serialize, Deserialize)]
-pub struct Give {
-    /// The client's id of it: the same again is the same gift.
-    #[prost(string, tag = "1")]
-    pub c: String,
-    /// What.
-    #[prost(string, tag = "2")]
-    pub g: String,
-    /// How many.
-    #[prost(uint32, tag = "3")]
-    pub n: u32,
-    /// The shop's order.
-    #[prost(string, optional, tag = "4")]
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub auth: Option<String>,
-}
-
 /// Counts by lane: JSON writes numbers as keys in quotes.
 fn counts<'de, D: Deserializer<'de>>(d: D) -> Result<BTreeMap<u32, u32>, D::Error> {
     let by_name = BTreeMap::<String, u32>::deserialize(d)?;
@@ -597,9 +532,11 @@ fn counts<'de, D: Deserializer<'de>>(d: D) -> Result<BTreeMap<u32, u32>, D::Erro
     parsed.collect::<Result<_, _>>().map_err(serde::de::Error::custom)
 }
 
+mod client;
 mod codec;
 mod lane;
 
+pub use client::{Client, Give, Hello, Like, Moderate, Renew, Say, Who};
 pub use codec::{BadFrame, Form};
 pub use lane::{Code, Lane};
 

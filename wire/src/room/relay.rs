@@ -13,7 +13,8 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::census::Census;
-use super::model::{Code, Set};
+use super::model::{Code, Mode, Set};
+use crate::events::Whence;
 use crate::{Epoch, NodeId, RoomId};
 
 /// The longest message either way: a whole ring.
@@ -24,6 +25,10 @@ pub const MAX_ENTER_BYTES: usize = 64 << 10;
 pub const MAX_TALLY: usize = 1024;
 /// Old epochs whose positions can be resumed.
 pub const MAX_LINEAGE: usize = 16;
+/// Members told by name; of more only a part is.
+pub const MAX_LISTED: usize = 500;
+/// Most bytes of a list of members, so that it fits a frame of theirs.
+pub const MAX_LISTED_BYTES: usize = 40 << 10;
 /// Silence after which either side gives the stream up, in milliseconds; each speaks at least every
 /// third of it.
 pub const SILENCE_MS: u64 = 6_000;
@@ -107,15 +112,22 @@ pub enum Whom {
     Address(IpAddr),
 }
 
+impl Whom {
+    /// Whether it is this member.
+    #[must_use]
+    pub fn is(&self, uid: &str, address: IpAddr) -> bool {
+        match self {
+            Self::User(user) => user == uid,
+            Self::Address(known) => *known == address.to_canonical(),
+        }
+    }
+}
+
 impl Sanction {
     /// Whether it holds for this member now.
     #[must_use]
     pub fn holds(&self, uid: &str, address: IpAddr, now_unix_ms: u64) -> bool {
-        let named = match &self.whom {
-            Whom::User(user) => user == uid,
-            Whom::Address(known) => *known == address.to_canonical(),
-        };
-        named && self.until_unix_ms.is_none_or(|until| until > now_unix_ms)
+        self.whom.is(uid, address) && self.until_unix_ms.is_none_or(|until| until > now_unix_ms)
     }
 }
 
@@ -146,6 +158,47 @@ pub enum ToHome {
         /// The items.
         items: Vec<Bytes>,
     },
+    /// As [`Self::Say`], with where the member comes from.
+    SayFrom(Say, Whence),
+    /// A member who may moderate does so. The edge has seen that it may.
+    Act {
+        /// The edge's number of it, for the answer.
+        request: u64,
+        /// Who: the Protobuf form of [`super::model::User`].
+        user: Bytes,
+        /// What.
+        act: Act,
+    },
+    /// Who is here by name, when it has changed: all of at most [`MAX_LISTED`] members, a part of more.
+    Members {
+        /// The Protobuf forms of [`super::model::User`].
+        users: Vec<Bytes>,
+    },
+}
+
+/// What a moderator, or the application behind the API, does to a room.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Act {
+    /// Takes items back.
+    Delete(Vec<String>),
+    /// Takes back everything a user said.
+    Clear(String),
+    /// Silences or bans, until a time or for ever.
+    Sanction(Sanction),
+    /// Lifts what was put on somebody; of a user also what was put on the address it spoke from.
+    Pardon(Whom),
+    /// Ends a user's connections.
+    Kick(Whom),
+    /// Sets who may say what.
+    Mode(Mode),
+    /// Sets a key of the state.
+    Set(String, String),
+    /// As [`Self::Sanction`] of a user, and of the address it spoke from last, if that is known.
+    SanctionWithAddress(Sanction),
+    /// Lets held messages through, by their ids.
+    Approve(Vec<String>),
+    /// Throws held messages away, by their ids.
+    Reject(Vec<String>),
 }
 
 /// A member says or gives something.
@@ -230,6 +283,11 @@ pub enum FromHome {
     Counters(Counters),
     /// Users or addresses are banned or kicked: their connections end.
     Remove(Vec<Whom>),
+    /// Who is here by name, when it has changed, host and moderators first.
+    Members {
+        /// The Protobuf forms of [`super::model::User`].
+        users: Vec<Bytes>,
+    },
 }
 
 /// What became of something said.
@@ -256,6 +314,8 @@ pub enum Verdict {
         /// When to try again, in milliseconds.
         retry_ms: Option<u32>,
     },
+    /// It is done, and is no item.
+    Done,
 }
 
 /// A room's counters.
@@ -330,6 +390,7 @@ mod tests {
         assert_eq!(said(Verdict::Placed { id: "i".into(), offset: 9 }), "070100016909");
         assert_eq!(said(Verdict::Local { item: user }), "0701010109");
         assert_eq!(said(Verdict::Held), "070102");
+        assert_eq!(said(Verdict::Done), "070104");
         assert_eq!(
             said(Verdict::Refused { code: Code::SlowMode, retry_ms: Some(3) }),
             "070103040103"
@@ -338,6 +399,30 @@ mod tests {
         let counters = Counters { on: 1, like: 2, lps: 3, v: 4, tally: vec![(5, 6)] };
         assert_eq!(hex(&FromHome::Counters(counters)), "0901020304010506");
         assert_eq!(hex(&FromHome::Remove(vec![Whom::Address(address)])), "0a0101007f000001");
+    }
+
+    #[test]
+    fn messages_of_members_by_name_have_these_bytes() {
+        let (user, address) = (Bytes::from_static(&[9]), IpAddr::from([127, 0, 0, 1]));
+        let chat = Saying::Chat { text: "hi".into(), pts: None };
+        let say = Say { request: 2, user: user.clone(), address, cid: "c".into(), what: chat };
+        let whence = Whence::new(crate::Region::default(), crate::events::ClientKind::WEB, address);
+        let from = format!("05020109007f00000101630002686900{}0101", "0764656661756c74");
+        assert_eq!(hex(&ToHome::SayFrom(say, whence)), from);
+        let act = |act| hex(&ToHome::Act { request: 2, user: user.clone(), act });
+        assert_eq!(act(Act::Delete(vec!["i".into()])), "0602010900010169");
+        assert_eq!(act(Act::Clear("u".into())), "06020109010175");
+        let mute = Sanction { whom: Whom::User("u".into()), ban: false, until_unix_ms: None };
+        assert_eq!(act(Act::Sanction(mute.clone())), "0602010902000175 0000".replace(' ', ""));
+        assert_eq!(act(Act::Pardon(mute.whom.clone())), "0602010903000175");
+        assert_eq!(act(Act::Kick(mute.whom.clone())), "0602010904000175");
+        assert_eq!(act(Act::Mode(Mode { slow_s: 3, ..Mode::default() })), "06020109050300000000");
+        assert_eq!(act(Act::Set("k".into(), "v".into())), "0602010906016b0176");
+        assert_eq!(act(Act::SanctionWithAddress(mute)), "06020109070001750000");
+        assert_eq!(act(Act::Approve(vec![])), "060201090800");
+        assert_eq!(act(Act::Reject(vec![])), "060201090900");
+        assert_eq!(hex(&ToHome::Members { users: vec![user.clone()] }), "07010109");
+        assert_eq!(hex(&FromHome::Members { users: vec![user.clone()] }), "0b010109");
     }
 
     #[test]

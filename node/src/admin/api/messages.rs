@@ -2,7 +2,7 @@
 //!
 //! In: a chat message or a gift of one of its users, under an id of the application's. Out: what the
 //! room's home made of it. The same id again is the same message: a shop that got no answer asks again.
-//! The application is trusted: its gifts need no signed order. Its home must be on the node asked.
+//! The application is trusted: its gifts need no signed order. Any node may be asked: it asks the home.
 
 use axum::{
     Json, Router,
@@ -12,16 +12,21 @@ use axum::{
     routing::post,
 };
 use http::{HeaderMap, StatusCode};
+use prost::Message as _;
 use serde::{Deserialize, Serialize};
 use wire::{
     RoomId,
+    inquiry::{Finding, Inquiry},
     room::{
         Code, User,
         relay::{Saying, Verdict},
     },
 };
 
-use super::{Answer, json};
+use super::{
+    Answer, json,
+    talk::{asked, unexpected},
+};
 use crate::admin::{Shown, problem::Problem};
 
 /// The header that may carry the message's id (draft-ietf-httpapi-idempotency-key-header).
@@ -89,29 +94,22 @@ async fn say(
         What::Chat { x, pts } => Saying::Chat { text: x, pts },
         What::Gift { g, n, order } => Saying::Gift { gift: g, count: n, order },
     };
-    let verdict = shown.facts.post(&room, cid.clone(), u, what).await;
-    match verdict.map_err(|unheard| unheard_problem(&room, &unheard))? {
+    let user = u.encode_to_vec().into();
+    let post = Inquiry::Post { room: room.clone(), cid: cid.clone(), user, what };
+    let verdict = match asked(&shown, &room, post).await? {
+        Finding::Heard { verdict } => verdict,
+        other => return Err(unexpected(&other)),
+    };
+    match verdict {
         Verdict::Placed { id, offset } => {
             Ok(Json(Said { t: "ok", c: cid, id: Some(id), o: Some(offset) }).into_response())
         }
         // Held for a moderator, or shown without a place: taken, and nothing to refer to.
-        Verdict::Held | Verdict::Local { .. } => {
+        Verdict::Held | Verdict::Local { .. } | Verdict::Done => {
             let said = Said { t: "held", c: cid, id: None, o: None };
             Ok((StatusCode::ACCEPTED, Json(said)).into_response())
         }
         Verdict::Refused { code, retry_ms } => Err(refused(code, retry_ms)),
-    }
-}
-
-fn unheard_problem(room: &RoomId, unheard: &origin::sequencer::Unheard) -> Problem {
-    use origin::sequencer::Unheard;
-    match unheard {
-        Unheard::Elsewhere(home) => {
-            let what = format!("the home of {room} is {home}; ask its admin listener");
-            Problem::new(StatusCode::CONFLICT, what)
-        }
-        Unheard::Refused(why) => Problem::new(StatusCode::UNPROCESSABLE_ENTITY, *why),
-        other => Problem::unavailable(other.to_string()),
     }
 }
 

@@ -1,7 +1,7 @@
 //! `/api/v1/rooms/{app}/{name}/…`: what moderators do in a room, and what goes on there.
 //!
-//! In: requests that the guard let through, at the node that is the room's home (or may become it). Out:
-//! the sequencer's acts, and its figures.
+//! In: requests that the guard let through, at any node. Out: acts of the room's sequencer, and its
+//! figures; the room's home is asked, wherever that is.
 
 use std::net::IpAddr;
 
@@ -12,11 +12,12 @@ use axum::{
     routing::{get, post},
 };
 use http::{HeaderMap, StatusCode};
-use origin::sequencer::{Act, Unheard};
+use prost::Message as _;
 use serde::{Deserialize, Serialize};
 use wire::RoomId;
-use wire::room::model::Mode;
-use wire::room::relay::{Sanction, Whom};
+use wire::inquiry::{Finding, Inquiry, TalkFigures};
+use wire::room::model::{Mode, User};
+use wire::room::relay::{Act, Sanction, Whom};
 
 use super::{Answer, json};
 use crate::admin::{Shown, problem::Problem};
@@ -27,6 +28,7 @@ pub(super) fn routes() -> Router<Shown> {
     Router::new()
         .route("/api/v1/rooms/{app}/{name}/moderation", post(moderate))
         .route("/api/v1/rooms/{app}/{name}/interaction", get(interaction))
+        .route("/api/v1/rooms/{app}/{name}/members", get(members))
 }
 
 /// What a moderator does.
@@ -50,10 +52,19 @@ struct Interaction {
     members: u64,
     likes: u64,
     likes_per_second: u64,
-    edges: usize,
+    edges: u32,
     offset: u64,
     mode: Mode,
-    sanctions: usize,
+    sanctions: u32,
+}
+
+/// Who is in a room.
+#[derive(Debug, Serialize)]
+struct Members {
+    /// How many.
+    members: u64,
+    /// Host and moderators first; of a large room some.
+    users: Vec<User>,
 }
 
 async fn moderate(
@@ -65,8 +76,11 @@ async fn moderate(
     let room = room(&app, &name)?;
     let act = act(json(&headers, &body)?)?;
     tracing::info!(%room, ?act, "moderation by the API");
-    origin(&shown)?.act(&room, "api", act).await.map_err(unheard)?;
-    Ok(StatusCode::NO_CONTENT)
+    let moderate = Inquiry::Moderate { room: room.clone(), by: "api".to_owned(), act };
+    match asked(&shown, &room, moderate).await? {
+        Finding::Moderated => Ok(StatusCode::NO_CONTENT),
+        other => Err(unexpected(&other)),
+    }
 }
 
 async fn interaction(
@@ -74,9 +88,7 @@ async fn interaction(
     Path((app, name)): Path<(String, String)>,
 ) -> Answer<Json<Interaction>> {
     let room = room(&app, &name)?;
-    let Some(figures) = origin(&shown)?.figures(&room).await else {
-        return Err(Problem::not_found(format!("nobody talks in {room} at this node")));
-    };
+    let figures = figures(&shown, &room).await?;
     Ok(Json(Interaction {
         members: figures.members,
         likes: figures.likes,
@@ -84,8 +96,43 @@ async fn interaction(
         edges: figures.edges,
         offset: figures.head,
         mode: figures.mode,
-        sanctions: figures.state.sanctions.len(),
+        sanctions: figures.sanctions,
     }))
+}
+
+async fn members(
+    State(shown): State<Shown>,
+    Path((app, name)): Path<(String, String)>,
+) -> Answer<Json<Members>> {
+    let TalkFigures { members, users, .. } = figures(&shown, &room(&app, &name)?).await?;
+    let users = users.iter().filter_map(|bytes| User::decode(&**bytes).ok()).collect();
+    Ok(Json(Members { members, users }))
+}
+
+async fn figures(shown: &Shown, room: &RoomId) -> Answer<TalkFigures> {
+    match asked(shown, room, Inquiry::Talk { room: room.clone() }).await? {
+        Finding::Talk { figures: Some(figures) } => Ok(figures),
+        Finding::Talk { figures: None } => {
+            Err(Problem::not_found(format!("nobody talks in {room}")))
+        }
+        other => Err(unexpected(&other)),
+    }
+}
+
+/// Asks the room's home.
+pub(super) async fn asked(shown: &Shown, room: &RoomId, inquiry: Inquiry) -> Answer<Finding> {
+    match shown.inquiries.talk(&shown.client, room, inquiry).await {
+        Ok(Finding::Unheard { why, later: true }) => Err(Problem::unavailable(why)),
+        Ok(Finding::Unheard { why, later: false }) => Err(Problem::bad_request(why)),
+        Ok(found) => Ok(found),
+        Err(error) => Err(Problem::unavailable(format!("the home of {room}: {error}"))),
+    }
+}
+
+/// A home that answers something else than it was asked.
+pub(super) fn unexpected(found: &Finding) -> Problem {
+    tracing::warn!(?found, "the home of a room answered something else than it was asked");
+    Problem::unavailable("the room's home gave no answer that can be read")
 }
 
 fn act(asked: Moderation) -> Answer<Act> {
@@ -119,20 +166,4 @@ fn whom(user: Option<String>, address: Option<IpAddr>) -> Answer<Whom> {
 
 fn room(app: &str, name: &str) -> Answer<RoomId> {
     RoomId::new(app, name).map_err(|e| Problem::bad_request(e.to_string()))
-}
-
-/// The origin of this process.
-fn origin(shown: &Shown) -> Answer<origin::Rooms> {
-    let what = "this node is no origin; ask the admin listener of the room's home";
-    shown.facts.origin().ok_or_else(|| Problem::new(StatusCode::CONFLICT, what))
-}
-
-fn unheard(error: Unheard) -> Problem {
-    match error {
-        Unheard::Elsewhere(_) => {
-            Problem::new(StatusCode::CONFLICT, format!("{error}; ask its admin listener"))
-        }
-        Unheard::Refused(what) => Problem::bad_request(what),
-        error => Problem::unavailable(error.to_string()),
-    }
 }

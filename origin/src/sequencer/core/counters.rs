@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use prost::Message as _;
 use wire::room::model::{Join, Mode, base36};
-use wire::room::relay::{Counters, FromHome, MAX_TALLY, RoomState};
+use wire::room::relay::{Counters, FromHome, MAX_LISTED, MAX_LISTED_BYTES, MAX_TALLY, RoomState};
 use wire::room::{Body, Census, Item, Role, User};
 
 use super::{EdgeId, Now, Output};
@@ -26,6 +26,10 @@ const EACH_JOIN: u64 = 1_000;
 const NO_JOINS: u64 = 10_000;
 /// Arrivals told one by one in a second.
 const JOINS_PER_SECOND: u32 = 5;
+/// Members told by name in a room with more than [`MAX_LISTED`], host and moderators among them.
+const SOME_LISTED: usize = 50;
+/// How often the list of members is told at most.
+const LISTED_EVERY_MS: u64 = 2_000;
 
 /// What the API tells of a room's interaction.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -44,6 +48,8 @@ pub struct Figures {
     pub mode: Mode,
     /// Keys and sanctions.
     pub state: RoomState,
+    /// Members by name, as far as they are told: the Protobuf forms of [`User`].
+    pub users: Vec<Bytes>,
 }
 
 #[derive(Debug, Default)]
@@ -57,21 +63,36 @@ pub(super) struct Counting {
     /// Arrivals told one by one since the last telling, and those not told.
     joins: (u32, u32),
     next_join: u64,
+    /// The list of members as last told, when, and whether an edge has said another since.
+    listed: Vec<Bytes>,
+    listed_at_ms: u64,
+    list_is_old: bool,
 }
 
 #[derive(Debug)]
 struct Edge {
     incarnation: u64,
     census: Option<(u64, Census)>,
+    /// Its members by name.
+    users: Vec<Bytes>,
 }
 
 impl Counting {
     pub(super) fn enter(&mut self, edge: EdgeId, incarnation: u64) {
-        self.edges.insert(edge, Edge { incarnation, census: None });
+        self.edges.insert(edge, Edge { incarnation, census: None, users: Vec::new() });
     }
 
     pub(super) fn leave(&mut self, edge: EdgeId) {
-        self.edges.remove(&edge);
+        self.list_is_old |= self.edges.remove(&edge).is_some_and(|edge| !edge.users.is_empty());
+    }
+
+    /// Who is at an edge by name.
+    pub(super) fn named(&mut self, edge: EdgeId, mut users: Vec<Bytes>) {
+        users.truncate(MAX_LISTED);
+        if let Some(edge) = self.edges.get_mut(&edge) {
+            edge.users = users;
+            self.list_is_old = true;
+        }
     }
 
     pub(super) fn likes(&mut self, edge: EdgeId, total: u64) {
@@ -122,6 +143,14 @@ impl Counting {
     }
 
     pub(super) fn poll(&mut self, now: Now, out: &mut Vec<Output>) {
+        if self.list_is_old && now.ms >= self.listed_at_ms + LISTED_EVERY_MS {
+            (self.list_is_old, self.listed_at_ms) = (false, now.ms);
+            let users = self.list(self.members(now));
+            if users != self.listed {
+                self.listed.clone_from(&users);
+                out.push(Output::All(FromHome::Members { users }));
+            }
+        }
         if now.ms < self.told_at_ms + TOLD_EVERY_MS {
             return;
         }
@@ -150,6 +179,32 @@ impl Counting {
         Counters { tally: self.table(), ..self.told.clone() }
     }
 
+    /// The list of members as last told.
+    pub(super) fn listed(&self) -> FromHome {
+        FromHome::Members { users: self.listed.clone() }
+    }
+
+    /// Who is here, each once, host and moderators first: all of a small room, some of a large one.
+    fn list(&self, members: u64) -> Vec<Bytes> {
+        let mut by_name = BTreeMap::new();
+        for bytes in self.edges.values().flat_map(|edge| &edge.users) {
+            if let Ok(user) = User::decode(&**bytes) {
+                by_name.insert((std::cmp::Reverse(user.r()), user.id), bytes);
+            }
+        }
+        let limit = match members <= MAX_LISTED as u64 && by_name.len() <= MAX_LISTED {
+            true => MAX_LISTED,
+            false => SOME_LISTED,
+        };
+        let mut left = MAX_LISTED_BYTES;
+        let fits = |bytes: &&Bytes| {
+            let fits = bytes.len() <= left;
+            left = left.saturating_sub(bytes.len());
+            fits
+        };
+        by_name.into_values().take(limit).take_while(fits).cloned().collect()
+    }
+
     /// Goes on above versions that another home has told.
     pub(super) fn begin_above(&mut self, version: u64) {
         self.told.v = self.told.v.max(version);
@@ -159,7 +214,8 @@ impl Counting {
 
     pub(super) fn figures(&self, edges: usize, head: u64, mode: Mode, state: RoomState) -> Figures {
         let Counters { on: members, like: likes, lps: likes_per_s, .. } = self.told;
-        Figures { members, likes, likes_per_s, edges, head, mode, state }
+        let users = self.listed.clone();
+        Figures { members, likes, likes_per_s, edges, head, mode, state, users }
     }
 
     fn table(&self) -> Vec<(u64, u64)> {

@@ -5,8 +5,9 @@
 //! each other are one combo, whose count goes up.
 
 use std::collections::{BTreeMap, HashMap};
+use std::time::Duration;
 
-use wire::events::{AddressClass, Whence};
+use wire::events::Whence;
 use wire::room::model;
 use wire::room::relay::{Say, Verdict};
 use wire::room::{Body, Code, Role, User};
@@ -19,7 +20,7 @@ use super::{
 const COMBO_MS: u64 = 3_000;
 /// Combos open at once; beyond, gifts stand alone.
 const MAX_COMBOS: usize = 10_000;
-/// Gifts on their way to the ledger; beyond, they are answered `unavailable`.
+/// Gifts on their way to the ledger, and gifts looked up in it; beyond, they are answered `unavailable`.
 const MAX_PENDING: usize = 10_000;
 /// Askers of one gift that are answered; a client has no reason to ask more often meanwhile.
 const MAX_ASKERS: usize = 8;
@@ -32,17 +33,27 @@ const MAX_COUNT: u32 = 9_999;
 /// When to try again while the ledger's queue is full, in milliseconds.
 const RETRY_MS: u32 = 1_000;
 
+/// Those who wait for the fate of one gift: on which edge, under which number.
+type Askers = Vec<(EdgeId, u64)>;
+
 #[derive(Debug)]
 pub(super) struct Gifts {
     /// Who waits for which gift.
-    pending: HashMap<(String, String), Vec<(EdgeId, u64)>>,
+    pending: HashMap<(String, String), Askers>,
+    /// Who would be refused which gift, and how, unless the ledger has it.
+    sought: HashMap<(String, String), (Verdict, Askers)>,
     placed: Recent<u64, Verdict>,
     combos: BTreeMap<(String, String), Combo>,
 }
 
 impl Default for Gifts {
     fn default() -> Self {
-        Self { pending: HashMap::new(), placed: Recent::new(MAX_PLACED), combos: BTreeMap::new() }
+        Self {
+            pending: HashMap::new(),
+            sought: HashMap::new(),
+            placed: Recent::new(MAX_PLACED),
+            combos: BTreeMap::new(),
+        }
     }
 }
 
@@ -79,20 +90,20 @@ impl Gifts {
 
 impl Core {
     /// A gift is asked for. None: the ledger is asked first.
+    ///
+    /// What would be refused may be the repetition of a gift that was taken: since then its order has
+    /// run out, or its giver was silenced. It is looked up, and answered as it was.
     pub(super) fn give(
         &mut self,
         now: Now,
         edge: EdgeId,
         user: &User,
-        say: &Say,
+        (say, whence): (&Say, &Whence),
         (gift, count, order): (&str, u32, Option<&str>),
         out: &mut Vec<Output>,
     ) -> Option<Verdict> {
         if gift.is_empty() || gift.len() > MAX_GIFT_BYTES || !(1..=MAX_COUNT).contains(&count) {
             return Some(refused(Code::UnknownGift, None));
-        }
-        if let Some(refusal) = self.silenced(now, user, say) {
-            return Some(refusal);
         }
         let mut asked = Gift {
             room: self.room.clone(),
@@ -105,32 +116,86 @@ impl Core {
             count,
             order: order.map(str::to_owned),
             value: 0,
-            whence: Whence { address: AddressClass::of(say.address), ..Whence::default() },
+            whence: whence.clone(),
             at_unix_ms: now.unix_ms,
         };
-        match (&asked.order, &self.rules.shop) {
-            // The application behind the API sells by itself; its order numbers are taken as they are.
-            _ if edge == super::API => {}
-            (Some(_), Some(shop)) => match shop.check(&asked, now.unix_ms) {
-                Some(paid) => (asked.order, asked.value) = (Some(paid.order), paid.value),
-                None => return Some(refused(Code::BadOrder, None)),
-            },
-            _ if self.rules.open_gifts => asked.order = None,
-            _ => return Some(refused(Code::BadOrder, None)),
+        let is_closed = edge != super::API && order.is_none() && !self.rules.open_gifts;
+        if is_closed {
+            return Some(refused(Code::BadOrder, None));
         }
-        let pending = &mut self.gifts.pending;
-        let is_full = pending.len() >= MAX_PENDING;
-        match pending.get_mut(&(user.id.clone(), say.cid.clone())) {
-            Some(askers) if askers.len() < MAX_ASKERS => askers.push((edge, say.request)),
-            Some(_) => return Some(refused(Code::Unavailable, Some(RETRY_MS))),
-            None if is_full => return Some(refused(Code::Unavailable, Some(RETRY_MS))),
-            None => {
-                let key = (user.id.clone(), say.cid.clone());
-                pending.insert(key, vec![(edge, say.request)]);
+        let silenced = self.silenced(now, user, say);
+        let refusal = silenced.or_else(|| self.check_order(now, edge, &mut asked));
+        let key = (user.id.clone(), say.cid.clone());
+        let gifts = &mut self.gifts;
+        let is_full = gifts.pending.len() + gifts.sought.len() >= MAX_PENDING;
+        // One that is being committed is answered as that, whatever has become of its order meanwhile.
+        let waiting = match refusal.is_some() && !gifts.pending.contains_key(&key) {
+            true => gifts.sought.get_mut(&key).map(|(_, askers)| askers),
+            false => gifts.pending.get_mut(&key),
+        };
+        match (waiting, refusal) {
+            (Some(askers), _) if askers.len() < MAX_ASKERS => askers.push((edge, say.request)),
+            (Some(_), _) => return Some(refused(Code::Unavailable, Some(RETRY_MS))),
+            (None, _) if is_full => return Some(refused(Code::Unavailable, Some(RETRY_MS))),
+            (None, None) => {
+                gifts.pending.insert(key, vec![(edge, say.request)]);
                 out.push(Output::Commit(asked));
+            }
+            (None, Some(refusal)) => {
+                gifts.sought.insert(key, (refusal, vec![(edge, say.request)]));
+                out.push(Output::Find(asked));
             }
         }
         None
+    }
+
+    /// What the shop says of a gift's order, which is put in its place; a refusal if it is none.
+    fn check_order(&self, now: Now, edge: EdgeId, asked: &mut Gift) -> Option<Verdict> {
+        match (&asked.order, &self.rules.shop) {
+            // The application behind the API sells by itself; its order numbers are taken as they are.
+            _ if edge == super::API => None,
+            (Some(_), Some(shop)) => match shop.check(asked, now.unix_ms) {
+                Some(paid) => {
+                    (asked.order, asked.value) = (Some(paid.order), paid.value);
+                    None
+                }
+                None => Some(refused(Code::BadOrder, None)),
+            },
+            _ if self.rules.open_gifts => {
+                asked.order = None;
+                None
+            }
+            _ => Some(refused(Code::BadOrder, None)),
+        }
+    }
+
+    /// The ledger has answered whether it has a gift that would be refused.
+    pub(crate) fn found(
+        &mut self,
+        now: Now,
+        asked: &Gift,
+        result: Result<Option<Committed>, LedgerError>,
+        out: &mut Vec<Output>,
+    ) {
+        let key = (asked.uid.clone(), asked.cid.clone());
+        let Some((refusal, askers)) = self.gifts.sought.remove(&key) else { return };
+        let verdict = match result {
+            Ok(Some(committed)) if is_same(&committed.gift, asked) => {
+                self.hand_out(now, committed, out)
+            }
+            Err(LedgerError::Unavailable { retry_after }) => unavailable(retry_after),
+            _ => refusal,
+        };
+        self.answer_all(askers, verdict, out);
+    }
+
+    fn answer_all(&self, askers: Askers, verdict: Verdict, out: &mut Vec<Output>) {
+        if let Verdict::Refused { code, .. } = &verdict {
+            out.push(Output::Count(Count::Refused(*code)));
+        }
+        for (edge, request) in askers {
+            out.push(answer(edge, request, verdict.clone()));
+        }
     }
 
     /// The ledger has answered about a gift.
@@ -144,21 +209,14 @@ impl Core {
         let verdict = match result {
             Ok(committed) if !is_same(&committed.gift, asked) => refused(Code::Duplicate, None),
             Ok(committed) => self.hand_out(now, committed, out),
-            Err(LedgerError::Unavailable { retry_after }) => {
-                let retry_ms = u32::try_from(retry_after.as_millis()).unwrap_or(u32::MAX);
-                refused(Code::Unavailable, Some(retry_ms.max(1)))
-            }
+            Err(LedgerError::Unavailable { retry_after }) => unavailable(retry_after),
             // The next home answers.
             Err(LedgerError::Stale { .. }) => refused(Code::Unavailable, Some(RETRY_MS)),
             Err(_) => refused(Code::BadOrder, None),
         };
-        if let Verdict::Refused { code, .. } = &verdict {
-            out.push(Output::Count(Count::Refused(*code)));
-        }
         let key = (asked.uid.clone(), asked.cid.clone());
-        for (edge, request) in self.gifts.pending.remove(&key).unwrap_or_default() {
-            out.push(answer(edge, request, verdict.clone()));
-        }
+        let askers = self.gifts.pending.remove(&key).unwrap_or_default();
+        self.answer_all(askers, verdict, out);
     }
 
     /// Gives a committed gift its place, unless it has one.
@@ -195,6 +253,11 @@ impl Core {
         self.gifts.placed.insert(number, verdict.clone());
         verdict
     }
+}
+
+fn unavailable(retry_after: Duration) -> Verdict {
+    let retry_ms = u32::try_from(retry_after.as_millis()).unwrap_or(u32::MAX);
+    refused(Code::Unavailable, Some(retry_ms.max(1)))
 }
 
 fn is_same(kept: &Gift, asked: &Gift) -> bool {

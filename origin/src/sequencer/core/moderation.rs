@@ -1,10 +1,13 @@
 //! What moderators, and the application behind the API, do to a room.
 
-use wire::room::Body;
-use wire::room::model::{Clear, Del, Mode, Set, Stream};
-use wire::room::relay::{FromHome, Sanction, Whom};
+use bytes::Bytes;
+use prost::Message as _;
+use wire::events::Whence;
+use wire::room::model::{Clear, Del, Set, Stream};
+use wire::room::relay::{Act, FromHome, Sanction, Verdict, Whom};
+use wire::room::{Body, Code, User};
 
-use super::{Core, Now, Output};
+use super::{Core, Count, Now, Output, refused};
 use crate::sequencer::ledger::EventKind;
 
 /// Sanctions of one room; beyond, the one that ends first is dropped.
@@ -18,35 +21,71 @@ const MAX_VALUE_BYTES: usize = 4096;
 /// Items taken back at once.
 const MAX_IDS: usize = 100;
 
-/// What a moderator does.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Act {
-    /// Takes items back.
-    Delete(Vec<String>),
-    /// Takes back everything a user said.
-    Clear(String),
-    /// Silences or bans, until a time or for ever.
-    Sanction(Sanction),
-    /// Lifts what was put on somebody.
-    Pardon(Whom),
-    /// Ends a user's connections.
-    Kick(Whom),
-    /// Sets who may say what.
-    Mode(Mode),
-    /// Sets a key of the state.
-    Set(String, String),
+/// Acts of moderators in one room in a second; more are refused for a moment.
+const MAX_ACTS_PER_SECOND: u32 = 50;
+
+/// Why a moderator's act is not done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Undone {
+    /// It makes no sense, for the reason given.
+    Wrong(&'static str),
+    /// Not now: the room finds its past, or moderators do too much.
+    Later,
 }
 
 impl Core {
-    /// Does it. Returns what is wrong with it, if it cannot be done.
+    /// Does what a member asks for who may.
+    pub(super) fn act_of(
+        &mut self,
+        now: Now,
+        user: &Bytes,
+        act: Act,
+        out: &mut Vec<Output>,
+    ) -> Verdict {
+        let Ok(user) = User::decode(&**user) else { return refused(Code::BadRequest, None) };
+        let code = match self.act(now, &user.id, act, out) {
+            Ok(()) => return Verdict::Done,
+            Err(Undone::Wrong(_)) => Code::BadRequest,
+            Err(Undone::Later) => Code::RateLimited,
+        };
+        out.push(Output::Count(Count::Refused(code)));
+        refused(code, (code == Code::RateLimited).then_some(1000))
+    }
+
+    /// Does it.
+    ///
+    /// # Errors
+    /// [`Undone`].
     pub(crate) fn act(
         &mut self,
         now: Now,
         by: &str,
         act: Act,
         out: &mut Vec<Output>,
-    ) -> Result<(), &'static str> {
-        let (action, target) = match act {
+    ) -> Result<(), Undone> {
+        let second = now.ms / 1000;
+        if self.acts.0 != second {
+            self.acts = (second, 0);
+        }
+        // Before its past is found the room's order does not go on.
+        if self.settling.is_some() || self.acts.1 >= MAX_ACTS_PER_SECOND {
+            return Err(Undone::Later);
+        }
+        let (action, target) = self.do_it(now, act, out).map_err(Undone::Wrong)?;
+        self.acts.1 += 1;
+        let kind = EventKind::Moderation { by: by.to_owned(), action: action.to_owned(), target };
+        out.push(Output::Note(by.to_owned(), Whence::default(), kind));
+        Ok(())
+    }
+
+    /// Does it. Returns what was done and upon whom, or what is wrong with it.
+    fn do_it(
+        &mut self,
+        now: Now,
+        act: Act,
+        out: &mut Vec<Output>,
+    ) -> Result<(&'static str, String), &'static str> {
+        Ok(match act {
             Act::Delete(ids) if ids.is_empty() || ids.len() > MAX_IDS => {
                 return Err("name 1 to 100 ids");
             }
@@ -59,18 +98,17 @@ impl Core {
                 self.place(now, None, Body::Clear(Clear { uid: uid.clone() }), out);
                 ("clear", uid)
             }
-            Act::Sanction(sanction) => {
-                let target = target(&sanction.whom);
-                let action = if sanction.ban { "ban" } else { "mute" };
-                if sanction.ban {
-                    out.push(Output::All(FromHome::Remove(vec![sanction.whom.clone()])));
-                }
-                self.sanction(sanction);
-                out.push(Output::All(FromHome::State(self.state.clone())));
-                (action, target)
+            Act::Sanction(sanction) => self.punish(vec![sanction], out),
+            Act::SanctionWithAddress(sanction) => {
+                let address = self
+                    .address_of(&sanction.whom)
+                    .map(|whom| Sanction { whom, ..sanction.clone() });
+                self.punish(std::iter::once(sanction).chain(address).collect(), out)
             }
             Act::Pardon(whom) => {
-                self.state.sanctions.retain(|sanction| sanction.whom != whom);
+                let address = self.address_of(&whom);
+                let meant = |known: &Whom| *known == whom || Some(known) == address.as_ref();
+                self.state.sanctions.retain(|sanction| !meant(&sanction.whom));
                 out.push(Output::All(FromHome::State(self.state.clone())));
                 ("pardon", target(&whom))
             }
@@ -88,10 +126,34 @@ impl Core {
                 self.set(now, &key, value, out)?;
                 ("set", key)
             }
-        };
-        let kind = EventKind::Moderation { by: by.to_owned(), action: action.to_owned(), target };
-        out.push(Output::Note(by.to_owned(), kind));
-        Ok(())
+            Act::Approve(_) | Act::Reject(_) => return Err("no message is held in this room"),
+        })
+    }
+
+    /// Puts these on one user.
+    fn punish(
+        &mut self,
+        sanctions: Vec<Sanction>,
+        out: &mut Vec<Output>,
+    ) -> (&'static str, String) {
+        let banned: Vec<Whom> =
+            sanctions.iter().filter(|s| s.ban).map(|s| s.whom.clone()).collect();
+        let action = if banned.is_empty() { "mute" } else { "ban" };
+        let targets: Vec<String> = sanctions.iter().map(|s| target(&s.whom)).collect();
+        if !banned.is_empty() {
+            out.push(Output::All(FromHome::Remove(banned)));
+        }
+        sanctions.into_iter().for_each(|sanction| self.sanction(sanction));
+        out.push(Output::All(FromHome::State(self.state.clone())));
+        (action, targets.join(" "))
+    }
+
+    /// The address a user spoke from last.
+    fn address_of(&self, whom: &Whom) -> Option<Whom> {
+        match whom {
+            Whom::User(uid) => self.addresses.get(uid).copied().map(Whom::Address),
+            Whom::Address(_) => None,
+        }
     }
 
     /// The stream is `live`, in a `gap`, or `ended`.

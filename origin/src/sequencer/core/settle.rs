@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use wire::events::Whence;
 use wire::room::relay::{Past, Say};
 use wire::room::{Item, Ring};
 
@@ -22,7 +23,7 @@ const MAX_WAITING: usize = 1_000;
 pub(super) struct Settling {
     until_ms: u64,
     edges: BTreeMap<EdgeId, Found>,
-    waiting: Vec<(EdgeId, Say)>,
+    waiting: Vec<(EdgeId, Say, Whence)>,
 }
 
 #[derive(Debug, Default)]
@@ -54,7 +55,7 @@ impl Settling {
 
     pub(super) fn leave(&mut self, edge: EdgeId) {
         self.edges.remove(&edge);
-        self.waiting.retain(|(from, _)| *from != edge);
+        self.waiting.retain(|(from, ..)| *from != edge);
     }
 
     pub(super) fn history(&mut self, edge: EdgeId, items: &[Bytes]) {
@@ -64,13 +65,13 @@ impl Settling {
         found.answered = true;
     }
 
-    /// Keeps what was said for later; gives it back if too much waits.
-    pub(super) fn keep(&mut self, edge: EdgeId, say: Say) -> Option<Say> {
-        if self.waiting.len() >= MAX_WAITING {
-            return Some(say);
+    /// Keeps what was said for later; false if too much waits.
+    pub(super) fn keep(&mut self, edge: EdgeId, say: Say, whence: Whence) -> bool {
+        let has_room = self.waiting.len() < MAX_WAITING;
+        if has_room {
+            self.waiting.push((edge, say, whence));
         }
-        self.waiting.push((edge, say));
-        None
+        has_room
     }
 }
 
@@ -94,8 +95,8 @@ impl Core {
         for (edge, found) in &edges {
             self.admit(*edge, found.past.as_ref(), out);
         }
-        for (edge, say) in waiting {
-            self.say(now, edge, say, out);
+        for (edge, say, whence) in waiting {
+            self.say(now, edge, say, whence, out);
         }
     }
 

@@ -4,11 +4,12 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use wire::room::model::Stats;
-use wire::room::relay::{Counters, Whom};
+use wire::room::relay::{Act, Counters, Whom};
 use wire::room::{Census, Lane};
 
 use super::settle::SETTLE_MS;
 use super::*;
+use crate::sequencer::ledger::Paid;
 
 const ADDRESS: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
 
@@ -247,6 +248,131 @@ fn gifts_in_a_row_are_a_combo() {
 fn closed_gifts_need_an_order() {
     assert_eq!(code(&say(&mut core(Rules::default()), 1, gift(1, "c", 1))), Some(Code::BadOrder));
 }
+
+/// Orders are good until a time.
+#[derive(Debug)]
+struct GoodUntil(u64);
+
+impl Shop for GoodUntil {
+    fn check(&self, gift: &Gift, now_unix_ms: u64) -> Option<Paid> {
+        let order = gift.order.clone().filter(|order| order != "forged")?;
+        (now_unix_ms < self.0).then_some(Paid { order, value: 7 })
+    }
+}
+
+fn bought(request: u64, cid: &str, order: &str) -> ToHome {
+    let (gift, order) = ("rose".into(), Some(order.to_owned()));
+    let (user, what) = (user("u", Role::Member), Saying::Gift { gift, count: 2, order });
+    ToHome::Say(Say { request, user, address: ADDRESS, cid: cid.into(), what })
+}
+
+#[test]
+fn a_gift_that_was_taken_is_answered_so_whatever_came_after() {
+    let shop: Option<Arc<dyn Shop>> = Some(Arc::new(GoodUntil(at(1_000).unix_ms)));
+    let mut core = core(Rules { shop, ..Rules::default() });
+    let gift = asked(&say(&mut core, 1, bought(1, "c1", "A-1")));
+    let in_flight = say(&mut core, 2_000, bought(2, "c1", "A-1"));
+    assert!(in_flight.is_empty(), "it waits for the commit, although its order is over now");
+    let mut out = Vec::new();
+    let kept = Committed { id: 3, gift: gift.clone(), place: None };
+    core.committed(at(2_001), &gift, Ok(kept.clone()), &mut out);
+    let placed = Verdict::Placed { id: "g3".into(), offset: 1 };
+    assert_eq!(verdicts(&out), [&placed, &placed]);
+
+    let sought = |out: &[Output]| match out {
+        [Output::Find(gift)] => gift.clone(),
+        other => panic!("{other:?}"),
+    };
+    // The order is over, and its giver is muted.
+    let mute = Sanction { whom: Whom::User("u".into()), ban: false, until_unix_ms: None };
+    core.act(at(3_000), "m", Act::Sanction(mute), &mut Vec::new()).unwrap();
+    let again = sought(&say(&mut core, 3_000, bought(3, "c1", "A-1")));
+    assert!(say(&mut core, 3_000, bought(4, "c1", "A-1")).is_empty(), "asked once");
+    let mut out = Vec::new();
+    let marked = Committed { place: Some(Place { epoch: Epoch(5), offset: 1 }), ..kept.clone() };
+    core.found(at(3_001), &again, Ok(Some(marked)), &mut out);
+    assert_eq!(verdicts(&out), [&placed, &placed], "the same place");
+    assert!(items(&out).is_empty());
+
+    // What was not taken is refused as before; so is another gift under the same id.
+    let other = sought(&say(&mut core, 3_002, bought(5, "c2", "A-2")));
+    let mut out = Vec::new();
+    core.found(at(3_003), &other, Ok(None), &mut out);
+    assert_eq!(code(&out), Some(Code::Muted));
+    core.act(at(3_004), "m", Act::Pardon(Whom::User("u".into())), &mut Vec::new()).unwrap();
+    let forged = sought(&say(&mut core, 3_005, bought(6, "c1", "forged")));
+    let car = Committed { gift: Gift { gift: "car".into(), ..gift }, ..kept };
+    let mut out = Vec::new();
+    core.found(at(3_006), &forged, Ok(Some(car)), &mut out);
+    assert_eq!(code(&out), Some(Code::BadOrder));
+    let late = sought(&say(&mut core, 3_007, bought(7, "c1", "A-1")));
+    let mut out = Vec::new();
+    let away = LedgerError::Unavailable { retry_after: Duration::from_secs(1) };
+    core.found(at(3_008), &late, Err(away), &mut out);
+    assert_eq!(verdicts(&out), [&refused(Code::Unavailable, Some(1000))]);
+}
+
+#[test]
+fn moderators_act_over_an_edge_and_reach_the_address_too() {
+    let mut core = core(Rules::default());
+    core.enter(at(0), 1, enter(None), &mut Vec::new());
+    let elsewhere = IpAddr::from([192, 0, 2, 7]);
+    let what = Saying::Chat { text: "hi".into(), pts: None };
+    let troll =
+        Say { request: 1, user: user("t", Role::Guest), address: elsewhere, cid: "c".into(), what };
+    say(&mut core, 1, ToHome::SayFrom(troll, Whence::default()));
+    let act = |act| ToHome::Act { request: 9, user: user("m", Role::Mod), act };
+    let ban = Sanction { whom: Whom::User("t".into()), ban: true, until_unix_ms: None };
+    let out = say(&mut core, 2, act(Act::SanctionWithAddress(ban)));
+    assert_eq!(verdicts(&out), [&Verdict::Done]);
+    let both = vec![Whom::User("t".into()), Whom::Address(elsewhere)];
+    assert!(out.contains(&Output::All(FromHome::Remove(both))));
+    let by = out.iter().any(|o| matches!(o, Output::Note(by, ..) if by == "m"));
+    assert!(by, "who did it is kept: {out:?}");
+    say(&mut core, 3, act(Act::Pardon(Whom::User("t".into()))));
+    assert!(core.state.sanctions.is_empty(), "the address is let go with its user");
+    assert_eq!(code(&say(&mut core, 4, act(Act::Delete(vec![])))), Some(Code::BadRequest));
+    let clear = || act(Act::Clear("t".into()));
+    let done = (0..100).filter(|_| code(&say(&mut core, 1_000, clear())).is_none()).count();
+    assert_eq!(done, 50, "a flood of acts is held back");
+}
+
+#[test]
+fn members_are_listed_once_host_first() {
+    let mut core = core(Rules::default());
+    core.enter(at(0), 1, enter(None), &mut Vec::new());
+    core.enter(at(0), 2, enter(None), &mut Vec::new());
+    let users = |named: &[(&str, Role)]| ToHome::Members {
+        users: named.iter().map(|(id, role)| user(id, *role)).collect(),
+    };
+    let mut out = Vec::new();
+    core.hear(at(1), 1, users(&[("b", Role::Guest), ("h", Role::Host)]), &mut out);
+    core.hear(at(1), 2, users(&[("b", Role::Guest), ("a", Role::Guest)]), &mut out);
+    core.poll(at(2_000), &mut out);
+    let told = |out: &[Output]| -> Vec<Vec<String>> {
+        let lists = out.iter().filter_map(|o| match o {
+            Output::All(FromHome::Members { users }) => Some(users),
+            _ => None,
+        });
+        lists.map(|l| l.iter().map(|u| User::decode(&**u).unwrap().id).collect()).collect()
+    };
+    assert_eq!(told(&out), [["h", "a", "b"]]);
+    core.leave(1);
+    core.poll(at(3_000), &mut out);
+    core.poll(at(4_000), &mut out);
+    assert_eq!(told(&out)[1..], [["a", "b"]], "not more often than every two seconds");
+    let many: Vec<Bytes> = (0..MANY).map(|n| user(&format!("u{n}"), Role::Guest)).collect();
+    core.hear(at(4_000), 2, ToHome::Members { users: many.clone() }, &mut out);
+    core.enter(at(4_000), 3, enter(None), &mut out);
+    let more = many.iter().take(1).cloned().chain([user("z", Role::Mod)]).collect();
+    core.hear(at(4_000), 3, ToHome::Members { users: more }, &mut out);
+    core.poll(at(6_000), &mut out);
+    let last = told(&out).pop().unwrap();
+    assert_eq!((last.len(), last[0].as_str()), (50, "z"), "of many only some");
+}
+
+/// As many members as one edge may list.
+const MANY: usize = wire::room::relay::MAX_LISTED;
 
 fn past_of(core: &Core, floor: u64) -> Past {
     Past {

@@ -17,14 +17,14 @@ pub enum Form {
 /// The frame of a server in Protobuf: a message with one of its kinds.
 #[derive(Clone, PartialEq, Message)]
 struct ServerFrame {
-    #[prost(oneof = "Server", tags = "1, 2, 3, 4, 5, 6, 7")]
+    #[prost(oneof = "Server", tags = "1, 2, 3, 4, 5, 6, 7, 8")]
     frame: Option<Server>,
 }
 
 /// The frame of a client in Protobuf.
 #[derive(Clone, PartialEq, Message)]
 struct ClientFrame {
-    #[prost(oneof = "Client", tags = "1, 2, 3, 4, 5")]
+    #[prost(oneof = "Client", tags = "1, 2, 3, 4, 5, 6, 7, 8")]
     frame: Option<Client>,
 }
 
@@ -34,7 +34,7 @@ struct ClientFrame {
 pub struct BadFrame(pub String);
 
 /// The kinds of frames a client of this version sends.
-const CLIENT_KINDS: [&str; 5] = ["hello", "chat", "like", "gift", "pong"];
+const CLIENT_KINDS: [&str; 8] = ["hello", "chat", "like", "gift", "pong", "mod", "token", "who"];
 
 impl Server {
     /// The frame as a payload.

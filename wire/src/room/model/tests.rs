@@ -97,14 +97,14 @@ fn server() -> impl Strategy<Value = Server> {
                     d,
                     edges,
                     s,
+                    may: vec!["chat".into()],
+                    until: Some(9),
                 }))
             }),
-        (text(), text(), prop::option::of(number())).prop_map(|(c, id, o)| Server::Ok(Accepted {
-            c,
-            id,
-            o,
-            f: "full".into()
-        })),
+        (text(), text(), prop::option::of(number()), text())
+            .prop_map(|(c, id, o, f)| Server::Ok(Accepted { c, id, o, f })),
+        (text(), prop::collection::vec(user(), 0..3), number())
+            .prop_map(|(c, u, on)| Server::Who(People { c, u, on })),
         text().prop_map(|c| Server::Held(Held { c })),
         (prop::option::of(text()), text(), prop::option::of(any::<u32>()))
             .prop_map(|(c, code, retry_ms)| Server::Err(Refused { c, code, retry_ms })),
@@ -118,15 +118,37 @@ fn server() -> impl Strategy<Value = Server> {
     ]
 }
 
+fn moderate() -> impl Strategy<Value = Client> {
+    let mode = Mode { slow_s: 3, ..Mode::default() };
+    (
+        (text(), text(), prop::collection::vec(text(), 0..3)),
+        prop::option::of((text(), any::<u32>(), any::<bool>())),
+        prop::option::of((text(), text())),
+    )
+        .prop_map(move |((c, a, ids), whom, key)| {
+            let mode = key.is_some().then(|| mode.clone());
+            let (k, v) = key.unzip();
+            let (uid, s, net) = match whom {
+                Some((uid, s, net)) => (Some(uid), Some(s), Some(net)),
+                None => (None, None, None),
+            };
+            Client::Mod(Moderate { c, a, ids, uid, s, net, mode, k, v })
+        })
+}
+
 fn client() -> impl Strategy<Value = Client> {
     let position = (text(), number()).prop_map(|(e, o)| Position { e, o });
     prop_oneof![
         (any::<u32>(), text(), prop::option::of(text()), prop::option::of(position)).prop_map(
             |(v, room, token, pos)| {
-                let (guest, n) = (token.clone(), Some(room.clone()));
-                Client::Hello(Hello { v, room, token, cap: vec!["pts".into()], pos, guest, n })
+                let (guest, n, sid) = (token.clone(), Some(room.clone()), token.clone());
+                let cap = vec!["pts".into()];
+                Client::Hello(Hello { v, room, token, cap, pos, guest, n, sid })
             }
         ),
+        moderate(),
+        (text(), text()).prop_map(|(c, token)| Client::Token(Renew { c, token })),
+        text().prop_map(|c| Client::Who(Who { c })),
         (text(), text(), prop::option::of(number())).prop_map(|(c, x, pts)| Client::Chat(Say {
             c,
             x,
