@@ -50,6 +50,11 @@ check: web ## formatting, lints, types, web tests, Prometheus files
 test: setup check ## every check and every test
 	$(CARGO) nextest run --locked --workspace --profile ci
 	$(CARGO) test --locked --workspace --doc
+	@$(MAKE) autobahn
+
+.PHONY: autobahn
+autobahn: setup ## Autobahn's cases against the WebSocket code (AUTOBAHN_CASES="1.* 7.*" for some)
+	$(CARGO) nextest run --locked -p edge --run-ignored only --no-capture -E 'test(autobahn)'
 
 .PHONY: fuzz
 fuzz: ## run every fuzz target for FUZZ_SECONDS (60) each

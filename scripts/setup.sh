@@ -24,6 +24,7 @@ packages=(
   "openssl:openssl"
   "ip:iproute2"
   "psql:postgresql"
+  "pip3:python3-pip"
 )
 # GStreamer elements the RTMP tests use, which no command shows.
 plugins=(gstreamer1.0-plugins-base gstreamer1.0-plugins-good gstreamer1.0-plugins-bad
@@ -69,6 +70,14 @@ install_web() {
   (cd web && npm ci --no-audit --no-fund --loglevel=error)
 }
 
+# Autobahn's cases for WebSocket, with a runner of this century; under target/, not on the system.
+install_kosoku() {
+  [ -x target/autobahn/bin/kosoku ] && return
+  say "installing kosoku from PyPI into target/autobahn"
+  pip3 install --quiet --disable-pip-version-check --root-user-action ignore \
+    --target target/autobahn "kosoku==0.1.0"
+}
+
 need cargo "install Rust 1.95 or newer from https://rustup.rs"
 case $what in
   demo)
@@ -85,6 +94,7 @@ case $what in
     need npm "install Node 20.19 or newer from https://nodejs.org"
     install_packages
     install_web
+    install_kosoku
     command -v cargo-nextest >/dev/null || {
       say "installing cargo-nextest (a few minutes, once)"
       cargo install --locked --quiet cargo-nextest

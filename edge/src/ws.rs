@@ -4,6 +4,8 @@
 //! wrong with the request. [`message`] puts
 //! messages together, [`deflate`] is the one extension there is; a subprotocol is the caller's business.
 
+#[cfg(test)]
+mod conformance;
 pub(crate) mod deflate;
 pub(crate) mod frame;
 pub(crate) mod message;

@@ -14,6 +14,7 @@ pub mod http;
 pub mod member;
 pub mod process;
 pub mod publisher;
+pub mod raw;
 pub mod tool;
 
 use std::time::Duration;

@@ -122,6 +122,11 @@ impl Member {
         }
     }
 
+    /// The items that nobody waited for.
+    pub fn take_items(&mut self) -> Vec<Value> {
+        std::mem::take(&mut self.items)
+    }
+
     /// Says something and waits for the answer to it.
     pub async fn say(&mut self, cid: &str, text: &str) -> Result<Value> {
         self.ask(&json!({"t": "chat", "c": cid, "x": text})).await

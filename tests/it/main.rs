@@ -6,6 +6,7 @@ mod documents;
 mod events;
 mod homes;
 mod hostile;
+mod hostile_members;
 mod lifecycle;
 mod light;
 mod members;

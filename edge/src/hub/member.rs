@@ -337,7 +337,14 @@ impl Member {
                 return None;
             }
             (Message::Ping(payload), _) => {
-                self.push(frame::control(Opcode::Pong, &payload).into());
+                let pong = frame::control(Opcode::Pong, &payload);
+                // Of pings that came together the newest is answered (RFC 6455, 5.5.3). The front of the queue
+                // may be half sent.
+                let waits = |last: &Bytes| last.first() == pong.first();
+                if self.out.len() > 1 && self.out.back().is_some_and(waits) {
+                    self.out.pop_back();
+                }
+                self.push(pong.into());
                 return (self.out.len() > MAX_ANSWERS).then_some(Ended::Slow);
             }
             (Message::Pong, _) => return None,
