@@ -17,6 +17,7 @@ mod watch;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, AtomicU32, AtomicU64, Ordering};
+use std::time::Duration;
 
 use tokio::task::JoinSet;
 use wire::control::{
@@ -300,6 +301,43 @@ impl Client {
     pub async fn check_key(&self, room: &RoomId, key: &str) -> Result<bool, Error> {
         let ask = Ask::CheckKey { room: room.clone(), hash: keys::hash(key) };
         self.ask_bool(ask, "check key").await
+    }
+
+    /// Makes a token with which one new node gets its certificate, within `ttl`: `node` alone, or
+    /// without it any that the cluster does not know. The secret exists only in what this returns.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] if `ttl` is out of range or there are too many; [`Error::TimedOut`].
+    pub async fn create_join_token(
+        &self,
+        node: Option<&NodeId>,
+        ttl: Duration,
+    ) -> Result<NewKey, Error> {
+        let token = NewKey::random()?;
+        let (id, hash) = (token.id, keys::hash(&token.key));
+        let ttl_s = u32::try_from(ttl.as_secs()).unwrap_or(u32::MAX);
+        let ask = Ask::CreateJoinToken { id, hash, node: node.cloned(), ttl_s };
+        self.ask_done(ask, "create join token").await?;
+        Ok(token)
+    }
+
+    /// Uses a join token up for `node` and its public key (DER).
+    ///
+    /// # Errors
+    /// [`Error::Refused`] with `JoinToken` if it opens nothing; [`Error::TimedOut`].
+    pub async fn redeem_join_token(
+        &self,
+        token: &NewKey,
+        node: &NodeId,
+        public_key: &[u8],
+    ) -> Result<(), Error> {
+        let (id, hash) = (token.id, keys::hash(&token.key));
+        let key = keys::hash(public_key);
+        self.ask_done(
+            Ask::RedeemJoinToken { id, hash, node: node.clone(), key },
+            "redeem join token",
+        )
+        .await
     }
 
     /// The state of the control plane: the leader's view, or, without a leader, any control node's.

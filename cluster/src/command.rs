@@ -13,8 +13,8 @@ use serde::{Deserialize, Serialize};
 use wire::control::{Bar, Barred, KeyId, KeyTerms, NodeSpec, NodeState, SecretHash};
 use wire::{Epoch, NodeId, Region, RoomId};
 
-/// The highest format this build writes and reads. 1: first release. 2: bars and the terms of keys. A
-/// command is written in the oldest format that has it.
+/// The highest format this build writes and reads. 1: first release. 2: bars, the terms of keys, join
+/// tokens. A command is written in the oldest format that has it.
 pub const LOG_FORMAT: u8 = 2;
 
 /// 2025-01-01T00:00:00Z in Unix seconds: where the clock in commands starts, and with it the media
@@ -163,6 +163,28 @@ pub enum Command {
         /// Names the push.
         push: u64,
     },
+    /// Store a token with which one new node gets a certificate. Format 2.
+    CreateJoinToken {
+        /// Its public name.
+        id: KeyId,
+        /// SHA-256 of the secret.
+        hash: SecretHash,
+        /// The only node it is for.
+        node: Option<NodeId>,
+        /// How long it is good, in seconds.
+        ttl_s: u32,
+    },
+    /// Use a join token up. Format 2.
+    RedeemJoinToken {
+        /// Its public name.
+        id: KeyId,
+        /// SHA-256 of its secret.
+        hash: SecretHash,
+        /// The node that joins.
+        node: NodeId,
+        /// SHA-256 of that node's public key.
+        key: SecretHash,
+    },
 }
 
 impl Command {
@@ -170,7 +192,11 @@ impl Command {
     #[must_use]
     pub const fn format(&self) -> u8 {
         match self {
-            Self::SetBar { .. } | Self::StoreKey { .. } | Self::UseKey { .. } => 2,
+            Self::SetBar { .. }
+            | Self::StoreKey { .. }
+            | Self::UseKey { .. }
+            | Self::CreateJoinToken { .. }
+            | Self::RedeemJoinToken { .. } => 2,
             _ => 1,
         }
     }
@@ -257,16 +283,31 @@ mod tests {
             Command::Set { name: "a".to_owned(), value: Some("b".to_owned()) },
             Command::CreateKey { id: KeyId(1), room, hash: SecretHash([0xab; 32]) },
             Command::RevokeKey { id: KeyId(1) },
-            Command::Admit { node, addr, lost: Some(3) },
+            Command::Admit { node: node.clone(), addr, lost: Some(3) },
             Command::Bind { raft_id: 2, disk: 3 },
+            Command::CreateJoinToken {
+                id: KeyId(1),
+                hash: SecretHash([0xab; 32]),
+                node: Some(node.clone()),
+                ttl_s: 3600,
+            },
+            Command::RedeemJoinToken {
+                id: KeyId(1),
+                hash: SecretHash([0xab; 32]),
+                node,
+                key: SecretHash([0xcd; 32]),
+            },
         ]
     }
 
-    /// One command a line in hexadecimal, as format 1 writes it. Later builds must go on reading it.
-    const FIXTURE: &str = include_str!("../testdata/log-format-1.hex");
+    /// One command a line in hexadecimal, as its format writes it. Later builds must go on reading it.
+    const FIXTURE: &str = concat!(
+        include_str!("../testdata/log-format-1.hex"),
+        include_str!("../testdata/log-format-2.hex")
+    );
 
     #[test]
-    fn the_log_format_of_the_first_release_stays_readable() {
+    fn every_log_format_stays_as_it_is_and_readable() {
         let lines: Vec<&str> = FIXTURE.lines().collect();
         let samples = samples();
         assert_eq!(lines.len(), samples.len(), "one line a command");

@@ -144,6 +144,7 @@ pub(crate) fn reason(refusal: &wire::control::Refusal) -> &'static str {
         Refusal::Unavailable(_) => "unavailable",
         Refusal::Invalid(_) => "invalid",
         Refusal::Conflict(_) => "conflict",
+        Refusal::JoinToken(_) => "join_token",
     }
 }
 

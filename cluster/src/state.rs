@@ -7,6 +7,7 @@
 //! Does not choose homes, judge liveness or know loads: that is soft state of the leader.
 
 mod bars;
+mod join;
 mod keys;
 mod nodes;
 mod rooms;
@@ -26,11 +27,11 @@ pub use self::bars::MAX_BARS;
 pub use self::keys::Opening;
 use self::keys::{Key, Terms};
 
-/// The format of an encoded state. 1: first release. 2: bars and the terms of keys at its end. A state
-/// without either is written as format 1.
+/// The format of an encoded state. 1: first release. 2: bars, the terms of keys and join tokens at its
+/// end. A state without any of them is written as format 1.
 pub const STATE_FORMAT: u8 = 2;
-/// What format 1 lacks at its end: two empty tables.
-const ADDED_SINCE_1: [u8; 2] = [0, 0];
+/// What format 1 lacks at its end: three empty tables.
+const ADDED_SINCE_1: [u8; 3] = [0; 3];
 /// Most active rooms; a further one is refused as overloaded.
 pub const MAX_ROOMS: usize = 250_000;
 /// Most rows of the node table; a further node is refused as overloaded.
@@ -75,6 +76,8 @@ pub struct State {
     bars: BTreeMap<Barred, Bar>,
     /// The keys that have terms, and whether they were used.
     terms: BTreeMap<KeyId, Terms>,
+    /// What lets new nodes get certificates.
+    join_tokens: BTreeMap<KeyId, join::Token>,
     /// Derived: when bars end, in seconds since 1970.
     #[serde(skip)]
     bar_ends: BTreeSet<(u64, Barred)>,
@@ -232,6 +235,7 @@ impl State {
             conf: Conf::default(),
             bars: BTreeMap::new(),
             terms: BTreeMap::new(),
+            join_tokens: BTreeMap::new(),
             bar_ends: BTreeSet::new(),
             homes: BTreeMap::new(),
             room_keys: BTreeMap::new(),
@@ -278,6 +282,12 @@ impl State {
                 self.store_key(id, room, hash, (terms, replaces))
             }
             Command::UseKey { id, push } => self.use_key(id, push),
+            Command::CreateJoinToken { id, hash, node, ttl_s } => {
+                self.create_join_token(id, hash, node, ttl_s)
+            }
+            Command::RedeemJoinToken { id, hash, node, key } => {
+                self.redeem_join_token(id, &hash, node, key)
+            }
         }
     }
 
@@ -300,7 +310,7 @@ impl State {
     /// # Errors
     /// [`StateError::Malformed`] if the state cannot be encoded, which no state does.
     pub fn encode(&self) -> Result<Vec<u8>, StateError> {
-        if self.bars.is_empty() && self.terms.is_empty() {
+        if self.bars.is_empty() && self.terms.is_empty() && self.join_tokens.is_empty() {
             let mut bytes = postcard::to_extend(self, vec![1])?;
             bytes.truncate(bytes.len() - ADDED_SINCE_1.len());
             return Ok(bytes);

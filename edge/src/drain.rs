@@ -1,8 +1,9 @@
 //! An edge whose viewers should go elsewhere while it goes on serving those who stay.
 //!
-//! In: the operator's drain of the node, and its end. Out: `/readyz` says no, HTTP/1.1 connections end
-//! with their next answer, and FLV ends room by room over [`SPREAD`], so that players come back
-//! through whatever sends them to an edge. Nobody is refused: whoever has no other edge stays.
+//! In: the operator's drain of the node, and its end. Out: `/readyz` says no, connections end with their
+//! next answer (`Connection: close`, GOAWAY), and FLV ends room by room over [`SPREAD`], so that players
+//! come back through whatever sends them to an edge. Nobody is refused: whoever has no other edge
+//! stays.
 //!
 //! A shutdown is something else: see [`crate::Edge::shutdown`].
 

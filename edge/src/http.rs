@@ -270,9 +270,13 @@ async fn respond(app: &App, conn: &Arc<Conn>, ask: Ask<'_>) -> Reply {
     }
     let mut reply = finish(method, reply);
     let stays = reply.status() == StatusCode::SWITCHING_PROTOCOLS;
-    if conn.is_http1() && !stays && *app.draining.borrow() {
+    if !stays && *app.draining.borrow() {
         // Whoever comes back comes through what sends viewers to edges.
-        reply.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        if conn.is_http1() {
+            reply.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        } else {
+            conn.dismiss();
+        }
     }
     reply
 }

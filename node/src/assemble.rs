@@ -6,6 +6,7 @@
 
 mod access;
 mod address;
+mod handover;
 
 use std::{
     collections::BTreeSet,
@@ -36,6 +37,7 @@ use wire::{
 pub(crate) use self::access::tx_keys;
 use crate::{
     config::{Config, ControlNode, Role},
+    enrol::{self, Signer},
     facts::Facts,
     inquiry::Inquiries,
     ledger::{self, Ledger},
@@ -57,6 +59,8 @@ pub struct Plan {
     pub identity: Identity,
     /// Where these are from, to follow their renewal; none if they exist in memory only.
     pub files: Option<IdentityFiles>,
+    /// The CA's private key, if it signs for newcomers.
+    pub ca_key: Option<PathBuf>,
     /// Where it stands.
     pub region: Region,
     /// What it does.
@@ -85,6 +89,8 @@ pub struct Node {
     ledger: Ledger,
     inquiries: Inquiries,
     refused: IntCounterVec,
+    /// Signs certificates for nodes that have none.
+    newcomers: Option<AbortOnDropHandle<()>>,
     /// Tells the control plane how busy the node is.
     _load: AbortOnDropHandle<()>,
     /// Tells the edge that it drains.
@@ -136,18 +142,16 @@ impl Node {
         } else {
             None
         };
-        let edge = if plan.roles.contains(&Role::Edge) {
-            let (edge, upstreams) =
-                start_edge(&plan, config, client.clone(), links.clone(), &ledger, &metrics)?;
-            services.extend(upstreams.services());
-            Some((edge, upstreams))
-        } else {
-            None
-        };
+        let is_edge = plan.roles.contains(&Role::Edge);
+        let edge = is_edge
+            .then(|| start_edge(&plan, config, client.clone(), links.clone(), &ledger, &metrics))
+            .transpose()?;
+        services.extend(edge.iter().flat_map(|(_, upstreams)| upstreams.services()));
         let backups = control.as_ref().map(Control::backups);
         let inquiries = Inquiries::new(plan.id.clone(), links, facts.clone(), backups);
         services.push(inquiries.service());
         endpoint.serve(services)?;
+        let newcomers = serve_newcomers(&plan, bound, &client).await?;
         let load = load::Sources {
             rooms: origin.as_ref().map(Origin::rooms),
             edge: edge.as_ref().map(|(edge, _)| edge.usage()),
@@ -171,6 +175,7 @@ impl Node {
             ledger,
             inquiries,
             refused: metrics.refused,
+            newcomers,
             _load: load,
             _drain: drain,
             _lock: lock,
@@ -254,10 +259,14 @@ impl Node {
         }
     }
 
-    /// Stops: viewers first, because what they wait for comes from the others; then publishers; then
-    /// the control plane and the connections to other nodes. What is in flight at `deadline` is cut
-    /// off; everything has ended [`STOP_MARGIN`] later at the latest.
+    /// Stops: rooms at home here move to other nodes; then viewers leave, because what they wait for
+    /// comes from the others; then publishers; then the control plane and the connections to other
+    /// nodes. What is in flight at `deadline` is cut off; everything has ended [`STOP_MARGIN`] later
+    /// at the latest.
     pub async fn stop(self, deadline: Instant) {
+        if let Some(origin) = &self.origin {
+            handover::hand_over(&self.client, &origin.rooms(), deadline).await;
+        }
         if let Some((edge, upstreams)) = self.edge {
             edge.shutdown(deadline.saturating_duration_since(Instant::now())).await;
             upstreams.shutdown().await;
@@ -269,7 +278,7 @@ impl Node {
         }
         // Other nodes may still ask: their gifts are refused, and asked again when it is back.
         self.ledger.stop().await;
-        drop(self.client);
+        drop((self.newcomers, self.client));
         if let Some(control) = self.control {
             control.stop().await;
         }
@@ -298,6 +307,19 @@ pub(crate) fn lock(data: &Path) -> anyhow::Result<File> {
 
 /// What a step of a stop may take although the grace time is over.
 const MIN_STEP: Duration = Duration::from_secs(1);
+
+/// Signs certificates for newcomers, if this node is to.
+async fn serve_newcomers(
+    plan: &Plan,
+    bound: SocketAddr,
+    client: &Client,
+) -> anyhow::Result<Option<AbortOnDropHandle<()>>> {
+    let (Some(files), Some(ca_key)) = (plan.files.clone(), plan.ca_key.clone()) else {
+        return Ok(None);
+    };
+    let signer = Signer { node: plan.id.clone(), files, ca_key };
+    Ok(Some(enrol::serve(signer, bound, client.clone()).await?))
+}
 
 fn bind(plan: &Plan, metrics: &NodeMetrics) -> anyhow::Result<Endpoint> {
     let hello = Hello {

@@ -274,6 +274,7 @@ fn plan(config: &Config, id: &str, roles: &[Role], authority: &Authority) -> any
     Ok(Plan {
         identity: authority.identity(&id)?,
         files: None,
+        ca_key: None,
         region: config.node.region.clone(),
         roles: roles.iter().copied().collect(),
         data: config.node.data.join(id.as_str()),

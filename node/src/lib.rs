@@ -9,6 +9,7 @@ pub mod cli;
 pub mod config;
 pub mod demo;
 pub mod dev;
+mod enrol;
 pub mod facts;
 pub mod inquiry;
 pub mod ledger;

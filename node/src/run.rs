@@ -159,6 +159,7 @@ fn plan(config: &Config) -> anyhow::Result<Plan> {
     Ok(Plan {
         identity: files.load(&id)?,
         files: Some(files),
+        ca_key: cluster.ca_key.clone(),
         region: config.node.region.clone(),
         roles: config.node.roles.clone(),
         data: config.node.data.clone(),

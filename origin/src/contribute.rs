@@ -9,7 +9,7 @@
 //!
 //! Does not decide who has the room: the home does.
 
-mod replay;
+pub(crate) mod replay;
 
 use std::sync::Arc;
 use std::time::Duration;

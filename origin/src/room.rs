@@ -9,6 +9,8 @@ mod authority;
 mod core;
 mod life;
 mod metrics;
+#[cfg(test)]
+mod sim;
 mod witness;
 
 use std::sync::Arc;

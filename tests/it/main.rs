@@ -2,15 +2,18 @@
 
 mod access;
 mod audit;
+mod crowd;
 mod documents;
 mod events;
 mod homes;
 mod hostile;
 mod hostile_members;
+mod joining;
 mod lifecycle;
 mod light;
 mod members;
 mod metrics;
+mod moves;
 mod operations;
 mod places;
 mod players;

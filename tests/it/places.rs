@@ -55,6 +55,14 @@ impl Place {
         self.write(control)
     }
 
+    /// Sets `line` at the end of a section of its configuration.
+    pub(crate) fn set(&self, section: &str, line: &str) -> Result<()> {
+        let head = format!("[{section}]\n");
+        let text = std::fs::read_to_string(&self.config)?;
+        ensure!(text.contains(&head), "there is no {head}");
+        Ok(std::fs::write(&self.config, text.replace(&head, &format!("{head}{line}\n")))?)
+    }
+
     fn write(&self, control: &[&Place]) -> Result<()> {
         let (id, ip) = (self.id, self.ip);
         let named = control.iter().map(|c| format!("\"{}@{}:7400\"", c.id, c.ip));

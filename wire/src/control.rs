@@ -520,6 +520,30 @@ pub enum Ask {
         /// Names the push: asked again for the same one, the answer is the same.
         push: u64,
     },
+    /// Store a token with which one new node gets a certificate. Leader only. The same id again
+    /// changes nothing.
+    CreateJoinToken {
+        /// Its public name, random.
+        id: KeyId,
+        /// SHA-256 of the secret.
+        hash: SecretHash,
+        /// The only node it is for; without it, any node that the cluster does not know.
+        node: Option<NodeId>,
+        /// How long it is good, in seconds.
+        ttl_s: u32,
+    },
+    /// Use such a token up, for this node and this public key. Leader only. The same again changes
+    /// nothing.
+    RedeemJoinToken {
+        /// The token's public name.
+        id: KeyId,
+        /// SHA-256 of its secret.
+        hash: SecretHash,
+        /// The node that joins.
+        node: NodeId,
+        /// SHA-256 of its public key.
+        key: SecretHash,
+    },
 }
 
 /// What a [`Ask::Probe`] finds.
@@ -641,6 +665,42 @@ pub enum Refusal {
     /// Another change of the same thing is under way.
     #[error("conflict: {0}")]
     Conflict(String),
+    /// A join token opens nothing.
+    #[error(transparent)]
+    JoinToken(#[from] JoinFault),
+}
+
+/// What is wrong with a join token.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+pub enum JoinFault {
+    /// No such token, or another secret.
+    #[error("the join token is unknown to this cluster; make one with: tidewater cluster token")]
+    Unknown,
+    /// Its time is over.
+    #[error("the join token has expired; make another with: tidewater cluster token")]
+    Expired,
+    /// It has admitted a node.
+    #[error(
+        "the join token was used by {by}; each is good for one node, make another with: tidewater cluster token"
+    )]
+    Used {
+        /// That node.
+        by: NodeId,
+    },
+    /// It is for another node.
+    #[error("the join token is for {node} alone")]
+    OtherNode {
+        /// That node.
+        node: NodeId,
+    },
+    /// A token for any new node does not make another certificate of a node that is there.
+    #[error(
+        "the cluster has a node {node} already; for a new certificate of it: tidewater cluster token --node {node}"
+    )]
+    Known {
+        /// That node.
+        node: NodeId,
+    },
 }
 
 impl Refusal {
@@ -660,7 +720,8 @@ impl Refusal {
             | Refusal::Removed(_)
             | Refusal::WrongNode { .. }
             | Refusal::Invalid(_)
-            | Refusal::Conflict(_) => false,
+            | Refusal::Conflict(_)
+            | Refusal::JoinToken(_) => false,
         }
     }
 }

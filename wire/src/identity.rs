@@ -4,10 +4,13 @@
 //! that is known to work (the key fits the certificate, the certificate is of this node, valid now
 //! and of the CA), and rustls configurations with certificates demanded on both sides.
 //!
+//! [`enrol`] gets a certificate for a node that has none.
+//!
 //! The node id of a certificate is its first DNS name; further names are the operator's business.
 //! Does not watch files nor hold connections; [`crate::endpoint`] swaps identities.
 
 pub mod authority;
+pub mod enrol;
 
 use std::{
     path::{Path, PathBuf},

@@ -1,4 +1,5 @@
-//! Publish keys: made and hashed where they are used, so that no secret crosses the wire.
+//! Publish keys and join tokens: made and hashed where they are used, so that no secret crosses the
+//! wire.
 
 use ring::digest::{SHA256, digest};
 use ring::rand::{SecureRandom as _, SystemRandom};
@@ -9,7 +10,7 @@ use crate::Error;
 /// Random bytes in a key: guessing is out of the question, and a person can still copy it.
 const SECRET_BYTES: usize = 20;
 
-/// A publish key, just made. The only time its secret is known.
+/// A publish key or a join token, just made. The only time its secret is known.
 #[derive(Clone, PartialEq, Eq)]
 pub struct NewKey {
     /// Its public name.
@@ -36,9 +37,9 @@ impl std::fmt::Debug for NewKey {
 }
 
 /// SHA-256 of a secret. The secrets are random, so that no slower hash is called for.
-pub(super) fn hash(secret: &str) -> SecretHash {
+pub(super) fn hash(secret: impl AsRef<[u8]>) -> SecretHash {
     let mut bytes = [0; 32];
-    bytes.copy_from_slice(digest(&SHA256, secret.as_bytes()).as_ref());
+    bytes.copy_from_slice(digest(&SHA256, secret.as_ref()).as_ref());
     SecretHash(bytes)
 }
 

@@ -106,6 +106,7 @@ impl<D: Disk> Driver<D> {
             Ask::Drain { node, draining } => self.drain(&node, draining)?,
             Ask::Set { name, value } => Command::Set { name, value },
             Ask::RemoveNode { node } => Command::RemoveNode { node },
+            Ask::CreateJoinToken { .. } | Ask::RedeemJoinToken { .. } => self.join_token(ask)?,
             _ => return Err(Refusal::Invalid("not a question for the leader".to_owned())),
         })
     }
@@ -210,6 +211,10 @@ impl<D: Disk> Driver<D> {
             return Err(self.removed_or(&ingest, Refusal::Unregistered));
         }
         if self.settled_grant(now, &room).is_some() {
+            // The publisher has come back elsewhere: where the room goes when it has to move.
+            if self.state().node(&ingest).is_some_and(|row| row.spec.roles.has(Roles::ORIGIN)) {
+                self.scheduler.claimed(&room, &ingest);
+            }
             return self.reads.insert(token, Ask::Claim { room, ingest }, now.mono);
         }
         self.activate(now, token, room, &ingest)
@@ -269,6 +274,33 @@ impl<D: Disk> Driver<D> {
         let ingest = placed.ingest.clone();
         let msn_floor = self.leases.head_msn();
         Ok(Command::Place { room, home, ingest, replaces, msn_floor })
+    }
+
+    fn join_token(&self, ask: Ask) -> Result<Command, Refusal> {
+        self.all_read(match ask {
+            Ask::CreateJoinToken { id, hash, node, ttl_s } => {
+                Command::CreateJoinToken { id, hash, node, ttl_s }
+            }
+            Ask::RedeemJoinToken { id, hash, node, key } => {
+                Command::RedeemJoinToken { id, hash, node, key }
+            }
+            other => return Err(Refusal::Invalid(format!("not about a join token: {other:?}"))),
+        })
+    }
+
+    /// The command, if every member knows its format: one that does not would stop at it.
+    fn all_read(&self, command: Command) -> Result<Command, Refusal> {
+        let state = self.state();
+        for member in state.members().values() {
+            let knows = state.node(&member.node).map_or(0, |row| row.spec.versions.log);
+            if knows < u16::from(command.format()) {
+                return Err(Refusal::Conflict(format!(
+                    "control node {} has not said that it knows this; is it up, and of this release?",
+                    member.node
+                )));
+            }
+        }
+        Ok(command)
     }
 
     fn drain(&self, node: &NodeId, draining: bool) -> Result<Command, Refusal> {

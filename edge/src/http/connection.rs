@@ -120,6 +120,7 @@ pub(crate) struct Conn {
     progress: Progress,
     handover: Mutex<Option<HandoverSlot>>,
     condemned: AtomicBool,
+    dismissed: AtomicBool,
     driver: AtomicWaker,
 }
 
@@ -140,6 +141,7 @@ impl Conn {
             progress: Progress::new(),
             handover: Mutex::new(None),
             condemned: AtomicBool::new(false),
+            dismissed: AtomicBool::new(false),
             driver: AtomicWaker::new(),
         })
     }
@@ -172,6 +174,18 @@ impl Conn {
     pub(crate) fn condemn(&self) {
         self.condemned.store(true, Ordering::Release);
         self.driver.wake();
+    }
+
+    /// Lets an HTTP/2 connection finish its streams and take no other: the peer opens its next ones on
+    /// another connection, to wherever it is sent then (GOAWAY, RFC 9113 section 6.8).
+    pub(super) fn dismiss(&self) {
+        self.dismissed.store(true, Ordering::Release);
+        self.driver.wake();
+    }
+
+    /// Whether it has been dismissed since it was asked last.
+    pub(super) fn take_dismissal(&self) -> bool {
+        self.dismissed.swap(false, Ordering::AcqRel)
     }
 
     /// Resolves once the connection is condemned.

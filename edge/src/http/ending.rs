@@ -67,6 +67,11 @@ impl Ends {
         if !self.bell.rung.swap(false, Ordering::AcqRel) {
             return Poll::Pending;
         }
+        if self.conn.take_dismissal() {
+            // What is watched is looked at the next time; this end is no sign that the peer is slow.
+            self.bell.rung.store(true, Ordering::Release);
+            return Poll::Ready(End::Politely);
+        }
         let mut cx = Context::from_waker(&self.waker);
         let end = ready!(Pin::new(&mut self.watch).poll(&mut cx));
         if end == End::Politely && self.polite {

@@ -185,6 +185,33 @@ async fn many_blocking_reloads_share_one_http2_connection() {
     assert!(head.into_body().collect().await.unwrap().to_bytes().is_empty());
 }
 
+#[tokio::test]
+async fn a_drain_lets_http2_connections_finish_and_sends_them_away() {
+    let house = House::open();
+    let mut reel = Reel::running(3);
+    house.source.put(demo(), reel.feed.clone());
+    let mut http2 = house.client.http2().await;
+    let get = |path: String| {
+        Request::get(format!("http://edge{path}")).body(Empty::<Bytes>::new()).unwrap()
+    };
+    let (msn, mut other) = (reel.msn(), http2.clone());
+    let held = get(format!("{MAIN}?_HLS_msn={msn}&_HLS_part=0"));
+    let held = tokio::spawn(async move { other.send_request(held).await.unwrap().status() });
+    assert_eq!(soon(http2.send_request(get(MAIN.into()))).await.unwrap().status(), StatusCode::OK);
+    assert!(soon(http2.ready()).await.is_ok(), "another request would be taken");
+
+    house.edge.draining().set(true);
+    let last = soon(http2.send_request(get(MAIN.into()))).await.unwrap();
+    assert_eq!(last.status(), StatusCode::OK, "nobody is refused");
+    reel.part();
+    assert_eq!(soon(held).await.unwrap(), StatusCode::OK, "what was asked is answered");
+    eventually("the connection ends", || http2.is_closed()).await;
+    house.client.get(MAIN).await;
+    let mut again = house.client.http2().await;
+    let status = soon(again.send_request(get(MAIN.into()))).await.unwrap().status();
+    assert_eq!(status, StatusCode::OK, "whoever has no other edge stays");
+}
+
 /// Writes a fresh certificate for localhost; returns it for a client to trust.
 fn certificate(folder: &Path) -> CertificateDer<'static> {
     let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();

@@ -138,7 +138,9 @@ fn refusal(error: &::cluster::Error) -> Problem {
             Refusal::UnknownRoom(_) | Refusal::UnknownKey(_) | Refusal::UnknownNode(_),
         ) => StatusCode::NOT_FOUND,
         ::cluster::Error::Refused(Refusal::Invalid(_)) => StatusCode::BAD_REQUEST,
-        ::cluster::Error::Refused(Refusal::Conflict(_)) => StatusCode::CONFLICT,
+        ::cluster::Error::Refused(Refusal::Conflict(_) | Refusal::Removed(_)) => {
+            StatusCode::CONFLICT
+        }
         error if error.is_retryable() => return Problem::unavailable(error.to_string()),
         _ => StatusCode::INTERNAL_SERVER_ERROR,
     };

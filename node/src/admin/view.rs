@@ -92,6 +92,27 @@ pub struct Placed {
     pub epoch: u64,
 }
 
+/// `POST /api/v1/cluster/tokens`: a token with which one new node gets its certificate.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NewJoinToken {
+    /// The only node it is for; without it any that the cluster does not know.
+    pub node: Option<String>,
+    /// How long it is good, in seconds.
+    pub ttl_s: u32,
+}
+
+/// The answer to `POST /api/v1/cluster/tokens`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CreatedJoinToken {
+    /// The token, shown this once.
+    pub token: String,
+    /// How long it is good, in seconds.
+    pub ttl_s: u32,
+    /// `host:port` of a node that takes it, if the answering one does.
+    pub join: Option<String>,
+}
+
 /// `POST /api/v1/cluster/members`: the control node to admit.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -1,17 +1,27 @@
 //! `tidewater certs …`: the cluster's CA and the certificates of its nodes.
 //!
-//! Works on files alone; no node is asked. How certificates look is the wire crate's business.
+//! Works on files alone, but for `node --join`, which asks a node that signs. How certificates look is
+//! the wire crate's business.
 
 use std::{
     path::{Path, PathBuf},
     time::SystemTime,
 };
 
+use anyhow::Context as _;
 use clap::Subcommand;
 use wire::{
     NodeId,
-    identity::authority::{Authority, Existing, NODE_VALIDITY},
+    identity::{
+        authority::{Authority, Existing, NODE_VALIDITY, write_joined},
+        enrol::JoinToken,
+    },
 };
+
+use crate::enrol;
+
+/// Where a token may stand instead of on the command line, which every user of a machine can read.
+const TOKEN_VARIABLE: &str = "TIDEWATER_JOIN_TOKEN";
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
@@ -35,6 +45,12 @@ pub(super) enum Command {
         /// Replace files that are there: how a certificate is renewed
         #[arg(long)]
         replace: bool,
+        /// Get it from a node with cluster.ca_key instead of from ca.key here
+        #[arg(long, value_name = "HOST:PORT")]
+        join: Option<String>,
+        /// What cluster token printed; else TIDEWATER_JOIN_TOKEN of the environment
+        #[arg(long, value_name = "TOKEN", requires = "join")]
+        token: Option<String>,
     },
 }
 
@@ -43,18 +59,54 @@ pub(super) fn execute(command: Command) -> anyhow::Result<()> {
         Command::Init { dir } => {
             let (cert, key) = Authority::create(SystemTime::now())?.write(&dir)?;
             println!("{}  for every node", cert.display());
-            println!("{}  keep it off the nodes: who has it can join the cluster", key.display());
+            println!(
+                "{}  keep it off the nodes, but for one that shall sign (cluster.ca_key): who has it \
+                 can join the cluster",
+                key.display()
+            );
             Ok(())
         }
-        Command::Node { dir, id, hosts, replace } => {
-            let authority = load(&dir)?;
-            let issued = authority.issue(&id, &hosts, SystemTime::now(), NODE_VALIDITY)?;
+        Command::Node { dir, id, hosts, replace, join, token } => {
             let existing = if replace { Existing::Replace } else { Existing::Keep };
-            let (cert, key) = issued.write(&dir, existing)?;
+            let (cert, key) = match join {
+                Some(address) => joined(&dir, &id, hosts, existing, &address, token)?,
+                None => {
+                    let authority = load(&dir)?;
+                    let issued = authority.issue(&id, &hosts, SystemTime::now(), NODE_VALIDITY)?;
+                    issued.write(&dir, existing)?
+                }
+            };
             println!("{}\n{}", cert.display(), key.display());
             Ok(())
         }
     }
+}
+
+/// Gets the certificate from a node that signs. Files that would be in the way are looked for first: a
+/// token is good once.
+fn joined(
+    dir: &Path,
+    id: &NodeId,
+    hosts: Vec<String>,
+    existing: Existing,
+    address: &str,
+    token: Option<String>,
+) -> anyhow::Result<(PathBuf, PathBuf)> {
+    let token = token.or_else(|| std::env::var(TOKEN_VARIABLE).ok());
+    let token = token.with_context(|| format!("give --token or set {TOKEN_VARIABLE}"))?;
+    let token: JoinToken = token.parse()?;
+    for end in ["pem", "key"] {
+        let file = dir.join(format!("{id}.{end}"));
+        anyhow::ensure!(
+            existing == Existing::Replace || !file.exists(),
+            "{} exists; move it away first, or say --replace",
+            file.display()
+        );
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let joined = runtime.block_on(enrol::join(address, &token, id.clone(), hosts))?;
+    let pair = (joined.cert_pem.as_str(), joined.key_pem.as_str());
+    Ok(write_joined(dir, id, &joined.ca_pem, pair, existing)?)
 }
 
 fn load(dir: &Path) -> anyhow::Result<Authority> {

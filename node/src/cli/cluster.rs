@@ -17,8 +17,11 @@ use super::{
     table::{or_dash, table},
 };
 use crate::{
-    admin::view::{self, Admitted, NewLeader, NewMember},
-    config::{Sources, value::duration},
+    admin::view::{self, Admitted, CreatedJoinToken, NewJoinToken, NewLeader, NewMember},
+    config::{
+        Sources,
+        value::{duration, show},
+    },
 };
 
 /// How often a drain is looked at.
@@ -71,6 +74,17 @@ pub(super) enum Command {
         /// How long to wait for the last room
         #[arg(long, value_name = "TIME", default_value = "2m", value_parser = duration)]
         timeout: Duration,
+        #[command(flatten)]
+        ask: Ask,
+    },
+    /// Make a token with which one new node gets its certificate: certs node --join
+    Token {
+        /// The only node it is for, new or not; without it, any that the cluster does not know
+        #[arg(long, value_name = "ID", value_parser = NodeId::new)]
+        node: Option<NodeId>,
+        /// How long it is good, at most a week
+        #[arg(long, value_name = "TIME", default_value = "1h", value_parser = duration)]
+        ttl: Duration,
         #[command(flatten)]
         ask: Ask,
     },
@@ -140,6 +154,7 @@ pub(super) fn execute(command: Command, sources: Sources) -> anyhow::Result<()> 
             }
             drained(&client, &node, timeout, &ask)
         }
+        Command::Token { node, ttl, ask } => token(node.as_ref(), ttl, &ask, sources),
         Command::Backup { file, ask } => backup(&file, &ask, sources),
         Command::Restore { file, node } => disaster::restore(&file, &node, sources),
         Command::Recover { sole_survivor: _, node } => disaster::recover(&node, sources),
@@ -188,6 +203,23 @@ fn drained(client: &Client, node: &NodeId, timeout: Duration, ask: &Ask) -> anyh
         }
         Client::pause(LOOK_EVERY)?;
     }
+}
+
+fn token(node: Option<&NodeId>, ttl: Duration, ask: &Ask, sources: Sources) -> anyhow::Result<()> {
+    let ttl_s = u32::try_from(ttl.as_secs()).unwrap_or(u32::MAX);
+    let body = NewJoinToken { node: node.map(ToString::to_string), ttl_s };
+    let made: CreatedJoinToken =
+        Client::new(ask, sources)?.post("/api/v1/cluster/tokens", &body)?;
+    let id = node.map_or("ID", NodeId::as_str);
+    let at = made.join.as_deref().unwrap_or("HOST:PORT-OF-A-NODE-WITH-cluster.ca_key");
+    let text = format!(
+        "{}\n\nGood once, for {}. On the new node:\n  \
+         tidewater certs node {id} --join {at} --token {}",
+        made.token,
+        show(ttl),
+        made.token
+    );
+    done(ask, &made, &text)
 }
 
 fn backup(file: &std::path::Path, ask: &Ask, sources: Sources) -> anyhow::Result<()> {

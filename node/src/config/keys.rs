@@ -59,6 +59,12 @@ pub const KEYS: &[Key] = &[
     key("cluster.ca", Kind::Path, "", "the cluster's CA certificate"),
     key("cluster.cert", Kind::Path, "", "this node's certificate"),
     key("cluster.key", Kind::Path, "", "this node's private key"),
+    key(
+        "cluster.ca_key",
+        Kind::Path,
+        "",
+        "the CA's private key, on nodes that sign for certs node --join; they listen on the TCP port of cluster.listen too",
+    ),
     key("rtmp.listen", Kind::Listen, "0.0.0.0:1935", "where publishers push"),
     key(
         "rtmp.advertise",
@@ -261,6 +267,7 @@ pub const NOT_IN_DEV: &[&str] = &[
     "cluster.ca",
     "cluster.cert",
     "cluster.key",
+    "cluster.ca_key",
 ];
 
 const HOUR_MS: u64 = 3_600_000;

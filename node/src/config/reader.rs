@@ -143,6 +143,7 @@ impl Reader<'_> {
             ca: self.path("cluster.ca"),
             cert: self.path("cluster.cert"),
             key: self.path("cluster.key"),
+            ca_key: self.path("cluster.ca_key"),
         }
     }
 

@@ -49,6 +49,8 @@ pub struct Cluster {
     pub cert: Option<PathBuf>,
     /// This node's private key.
     pub key: Option<PathBuf>,
+    /// The CA's private key, on a node that signs for newcomers.
+    pub ca_key: Option<PathBuf>,
 }
 
 /// One entry of `cluster.control`.

@@ -12,18 +12,18 @@ use crate::rtmp::IngestMessage;
 
 /// How long a message is kept, in milliseconds: a death is noticed, the room placed again and its
 /// new home settled well within.
-pub(super) const KEPT_MS: u64 = 8_000;
+pub(crate) const KEPT_MS: u64 = 8_000;
 
 /// Payload bytes kept; over it the oldest messages leave first.
-pub(super) const KEPT_BYTES: usize = 16 << 20;
+pub(crate) const KEPT_BYTES: usize = 16 << 20;
 
 /// Messages kept, for those that are hardly longer than what it costs to keep them: more than two
 /// thousand a second. Over it the oldest leave first.
-pub(super) const KEPT_MESSAGES: usize = 16_384;
+pub(crate) const KEPT_MESSAGES: usize = 16_384;
 
 /// The last messages of one push.
 #[derive(Debug, Default)]
-pub(super) struct Replay {
+pub(crate) struct Replay {
     kept: VecDeque<Kept>,
     bytes: usize,
     /// The number of the next message.
@@ -43,7 +43,7 @@ struct Kept {
 
 impl Replay {
     /// Takes the next message.
-    pub(super) fn push(&mut self, now_ms: u64, message: IngestMessage) {
+    pub(crate) fn push(&mut self, now_ms: u64, message: IngestMessage) {
         self.next += 1;
         self.bytes += message.payload_bytes();
         let (part, is_key) = inspect(&message);
@@ -61,7 +61,7 @@ impl Replay {
     /// What a home is sent that wants the messages from number `from` on, or from the newest that a
     /// stream can begin with: the configurations before it, its number, it and those after it. Where
     /// `from` is not kept any more, the oldest that is.
-    pub(super) fn from(&self, from: Option<u64>) -> Vec<IngestMessage> {
+    pub(crate) fn from(&self, from: Option<u64>) -> Vec<IngestMessage> {
         let first = self.next - self.kept.len() as u64;
         let from = from.unwrap_or_else(|| self.newest_start(first)).clamp(first, self.next);
         let skip = usize::try_from(from - first).unwrap_or(usize::MAX);

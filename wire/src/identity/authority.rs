@@ -1,8 +1,9 @@
 //! The cluster's own CA: makes it, and issues the certificates of nodes.
 //!
 //! In: an operator's command or `dev`. Out: PEM text and files (`ca.pem ca.key`, `o1.pem o1.key`),
-//! private keys readable by their owner alone. Not needed at run time: a node never holds the CA's
-//! key, except in `dev`, where one process is the whole cluster.
+//! private keys readable by their owner alone. Not needed at run time: a node holds the CA's key only
+//! if its operator lets it sign for newcomers ([`super::enrol`]), and in `dev`, where one process is the
+//! whole cluster.
 
 use std::{
     fs,
@@ -15,11 +16,11 @@ use std::{
 
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
-    Issuer, KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, SanType, SerialNumber,
+    Issuer, KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, PublicKeyData, SanType, SerialNumber,
 };
 use ring::rand::{SecureRandom, SystemRandom};
 
-use super::{Identity, IdentityError, read_pem};
+use super::{Identity, IdentityError, enrol::ProvenKey, read_pem};
 use crate::NodeId;
 
 /// How long a CA is valid.
@@ -102,6 +103,33 @@ impl Authority {
         validity: Duration,
     ) -> Result<Issued, IdentityError> {
         let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(|e| cannot_issue(&e))?;
+        let cert_pem = self.sign(node, hosts, &key, now, validity)?;
+        Ok(Issued { node: node.clone(), cert_pem, key_pem: key.serialize_pem() })
+    }
+
+    /// As [`Authority::issue`] for a key that the node made itself: the certificate, PEM.
+    ///
+    /// # Errors
+    /// As [`Authority::issue`].
+    pub fn certify(
+        &self,
+        node: &NodeId,
+        hosts: &[String],
+        key: &ProvenKey,
+        now: SystemTime,
+        validity: Duration,
+    ) -> Result<String, IdentityError> {
+        self.sign(node, hosts, &key.0, now, validity)
+    }
+
+    fn sign(
+        &self,
+        node: &NodeId,
+        hosts: &[String],
+        key: &impl PublicKeyData,
+        now: SystemTime,
+        validity: Duration,
+    ) -> Result<String, IdentityError> {
         let mut params = CertificateParams::default();
         params.distinguished_name = named(node.as_str());
         params.is_ca = IsCa::ExplicitNoCa;
@@ -119,8 +147,8 @@ impl Authority {
         }
         set_validity(&mut params, now, validity)?;
         let issuer = self.issuer().map_err(|error| cannot_issue(&error))?;
-        let cert = params.signed_by(&key, &issuer).map_err(|error| cannot_issue(&error))?;
-        Ok(Issued { node: node.clone(), cert_pem: cert.pem(), key_pem: key.serialize_pem() })
+        let cert = params.signed_by(key, &issuer).map_err(|error| cannot_issue(&error))?;
+        Ok(cert.pem())
     }
 
     /// Issues a certificate for `node` and makes it an identity at once, without files: for a whole
@@ -199,6 +227,38 @@ impl std::fmt::Debug for Issued {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Issued").field("node", &self.node).finish_non_exhaustive()
     }
+}
+
+/// Writes what a newcomer has got: `ca.pem`, `<node>.pem` and `<node>.key` into `dir`, and returns the
+/// paths of the last two. A `ca.pem` that is there must be the same.
+///
+/// # Errors
+/// [`IdentityError::Exists`] with [`Existing::Keep`] or another CA; [`IdentityError::Write`].
+pub fn write_joined(
+    dir: &Path,
+    node: &NodeId,
+    ca_pem: &str,
+    (cert_pem, key_pem): (&str, &str),
+    existing: Existing,
+) -> Result<(PathBuf, PathBuf), IdentityError> {
+    // What does not make an identity is not written.
+    Identity::from_pem(node, ca_pem, cert_pem, key_pem)?;
+    let ca = dir.join("ca.pem");
+    let failed = |source| IdentityError::Write { path: ca.display().to_string(), source };
+    match fs::read(&ca) {
+        Ok(known) => {
+            let known = super::certificates(&(known, ca.display().to_string()))?;
+            let given = super::certificates(&(ca_pem.into(), "the CA".to_owned()))?;
+            if !given.iter().all(|certificate| known.contains(certificate)) {
+                return Err(IdentityError::Exists { path: ca.display().to_string() });
+            }
+        }
+        Err(_) => {
+            fs::create_dir_all(dir).map_err(failed)?;
+            write_file(&ca, ca_pem, 0o644).map_err(failed)?;
+        }
+    }
+    write_pair(dir, node.as_str(), cert_pem, key_pem, existing)
 }
 
 /// What to do with files that are there already.

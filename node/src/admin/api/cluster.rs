@@ -3,6 +3,8 @@
 //! In: requests that the guard let through. Out: what the control plane says; changes go to its
 //! leader. A backup is taken by the leader.
 
+use std::time::Duration;
+
 use axum::{
     Json, Router,
     body::Bytes,
@@ -14,6 +16,7 @@ use http::{HeaderMap, HeaderValue, StatusCode, header};
 use wire::{
     NodeId,
     control::{ClusterStatus, Part},
+    identity::enrol::{Fingerprint, JoinToken},
 };
 
 use super::{Answer, asked, json};
@@ -26,6 +29,7 @@ pub(super) fn routes() -> Router<Shown> {
         .route("/api/v1/cluster/leader", post(transfer_leader))
         .route("/api/v1/cluster/members", post(add_member))
         .route("/api/v1/cluster/backup", get(backup))
+        .route("/api/v1/cluster/tokens", post(create_token))
         .route("/api/v1/cluster/nodes/{id}", delete(remove_node))
         .route("/api/v1/cluster/nodes/{id}/drain", post(drain).delete(undo_drain))
 }
@@ -63,6 +67,45 @@ async fn add_member(
     tracing::info!(node = %id, %address, raft_id, "control node admitted");
     let admitted = view::Admitted { id: id.to_string(), raft_id };
     Ok((StatusCode::CREATED, Json(admitted)).into_response())
+}
+
+/// A token with which one new node gets its certificate. It carries the fingerprint of the CA, so that
+/// the new node knows whom to trust.
+async fn create_token(
+    State(shown): State<Shown>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Answer<Response> {
+    let new: view::NewJoinToken = json(&headers, &body)?;
+    let node = new.node.as_deref().map(node_id).transpose()?;
+    let config = shown.config.borrow().clone();
+    let Some(ca) = config.cluster.ca.clone() else {
+        let why = "this cluster has no CA in files (cluster.ca); dev makes its certificates itself";
+        return Err(Problem::new(StatusCode::CONFLICT, why.to_owned()));
+    };
+    let read = tokio::task::spawn_blocking(move || Fingerprint::of_file(&ca)).await;
+    let ca = match read {
+        Ok(Ok(ca)) => ca,
+        Ok(Err(error)) => return Err(Problem::unavailable(format!("cluster.ca: {error}"))),
+        Err(_) => return Err(Problem::unavailable("cluster.ca could not be read")),
+    };
+    let ttl = Duration::from_secs(u64::from(new.ttl_s));
+    let ::cluster::NewKey { id, key } =
+        asked(shown.client.create_join_token(node.as_ref(), ttl)).await?;
+    let only = node.as_ref().map(tracing::field::display);
+    tracing::info!(token = %id, node = only, ttl_s = new.ttl_s, "join token created");
+    let token = JoinToken { id, secret: key, ca }.to_string();
+    // Only a node that signs can say where: its own QUIC address, by TCP.
+    let join = match &config.cluster.ca_key {
+        Some(_) => {
+            let nodes = shown.client.nodes();
+            let row = nodes.borrow().get(shown.client.node()).map(|row| row.spec.addr);
+            row.map(|address| address.to_string())
+        }
+        None => None,
+    };
+    let made = view::CreatedJoinToken { token, ttl_s: new.ttl_s, join };
+    Ok((StatusCode::CREATED, Json(made)).into_response())
 }
 
 async fn remove_node(State(shown): State<Shown>, Path(id): Path<String>) -> Answer<StatusCode> {
