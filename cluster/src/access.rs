@@ -18,12 +18,14 @@
 //!
 //! What has been taken back is in [`Bars`], which follows the control plane.
 
+mod admin;
 mod bars;
 mod keyring;
 mod provider;
 mod token;
 mod tx_secret;
 
+pub use admin::{AdminClaims, AdminScope, sign_admin, verify_admin};
 pub use bars::{Bars, Pass};
 pub use keyring::{KeyError, Keyring, MAX_KEYS, MIN_SECRET_BYTES, Requirements, sign};
 pub use token::{Audience, Capability, Claims, MAX_TOKEN_BYTES, Role, SKEW_S, Scope};

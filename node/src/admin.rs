@@ -6,9 +6,11 @@
 //! orchestrators ask them without a token.
 
 mod api;
+mod audit;
 pub mod guard;
 mod listener;
 pub mod problem;
+pub mod routes;
 pub mod view;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
@@ -35,6 +37,7 @@ use crate::{
     inquiry::Inquiries,
     telemetry::Metrics,
     version::Versions,
+    when::now_ms,
 };
 pub(crate) use api::{EventPage, EventSums};
 use guard::{Caller, Door};
@@ -54,6 +57,8 @@ pub struct Shown {
     pub client: cluster::Client,
     /// Gifts and events.
     pub events: events::Client,
+    /// Where changes by the API are kept.
+    pub audit: events::Recorder,
     /// Other nodes.
     pub inquiries: Inquiries,
     /// All metrics of the process.
@@ -142,12 +147,26 @@ async fn guarded_by_rules(
     next: Next,
 ) -> Response {
     let config = Arc::clone(&shown.config.borrow());
-    if let Err((reason, problem)) = guard::check(door, &config.admin, caller, request.headers()) {
-        shown.refused.with_label_values(&["admin", reason]).inc();
-        tracing::info!(peer = %caller.peer, reason, "admin call refused");
-        return problem.into_response();
-    }
-    let mut response = next.run(request).await;
+    let (bars, now_s) = (shown.client.bars(), now_ms() / 1000);
+    let rules = (&config.admin, &*bars);
+    let who = match guard::check(door, rules, caller, request.headers(), now_s) {
+        Ok(who) => who,
+        Err((reason, problem)) => {
+            shown.refused.with_label_values(&["admin", reason]).inc();
+            tracing::info!(peer = %caller.peer, reason, "admin call refused");
+            return problem.into_response();
+        }
+    };
+    let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+    let needed = routes::needed(&method, &path);
+    let mut response = if who.may(needed) {
+        next.run(request).await
+    } else {
+        shown.refused.with_label_values(&["admin", "scope"]).inc();
+        let what = format!("the token does not allow this: it lacks the scope {needed}");
+        Problem::new(StatusCode::FORBIDDEN, what).into_response()
+    };
+    audit::record(&shown, &who, caller.peer.ip(), (&method, &path), &response);
     let no_store = HeaderValue::from_static("no-store");
     response.headers_mut().insert(header::CACHE_CONTROL, no_store);
     response
@@ -187,6 +206,11 @@ async fn metrics(State(shown): State<Shown>) -> Response {
                 .into_response()
         }
     }
+}
+
+/// `/api/v1/openapi.json`.
+async fn openapi() -> Json<serde_json::Value> {
+    Json(routes::document())
 }
 
 /// `/api/v1/version`.

@@ -7,6 +7,7 @@
 mod access;
 mod address;
 mod handover;
+mod hooks;
 
 use std::{
     collections::BTreeSet,
@@ -134,8 +135,8 @@ impl Node {
         let ledger = Ledger::start(&plan, config, &control_nodes, nodes, peers, &metrics)?;
         services.extend(ledger.service());
         let origin = if plan.roles.contains(&Role::Origin) {
-            let origin =
-                start_origin(&plan, config, client.clone(), &links, &ledger, &metrics).await?;
+            let around = (&links, &ledger, &metrics);
+            let origin = start_origin(&plan, config, client.clone(), around).await?;
             services.extend([origin.service(), origin.interaction()]);
             facts.add_origin(origin.rooms());
             Some(origin)
@@ -216,6 +217,12 @@ impl Node {
     #[must_use]
     pub fn events(&self) -> events::Client {
         self.ledger.client()
+    }
+
+    /// Where changes by the API are kept.
+    #[must_use]
+    pub fn audit(&self) -> events::Recorder {
+        self.ledger.recorder()
     }
 
     /// Asks this node and others on behalf of an operator.
@@ -361,9 +368,7 @@ async fn start_origin(
     plan: &Plan,
     config: &Config,
     client: Client,
-    links: &Links,
-    ledger: &Ledger,
-    metrics: &NodeMetrics,
+    (links, ledger, metrics): (&Links, &Ledger, &NodeMetrics),
 ) -> anyhow::Result<Origin> {
     let listen = config.rtmp.listen;
     let origin = origin::Config {
@@ -385,6 +390,7 @@ async fn start_origin(
         feed: feed::Limits { max_bytes: config.room.cache_bytes },
         rooms: sequencer(config, ledger),
         region: plan.region.clone(),
+        hooks: hooks::start(plan, config, metrics)?,
         ..origin::Config::default()
     };
     let (registry, refused) = (&metrics.registry, metrics.refused.clone());

@@ -20,8 +20,8 @@ use keys::{DEV_DEFAULTS, KEYS, NOT_IN_DEV};
 use layers::{Layers, Settings};
 pub use layers::{Place, Problem, Problems};
 pub use sections::{
-    Admin, Api, Auth, Cluster, ControlNode, EventStore, Events, Hls, Http, Log, LogFormat, Node,
-    Role, Room, Route, Rtmp, Secret, Tls, TxSecrets,
+    Admin, Api, Auth, Cluster, ControlNode, EventStore, Events, Hls, Hooks, Http, Log, LogFormat,
+    Node, Role, Room, Route, Rtmp, Secret, Tls, TxSecrets,
 };
 
 /// Largest configuration file that is read, in bytes; a larger one is not a configuration.
@@ -69,6 +69,8 @@ pub struct Config {
     pub room: Room,
     /// `[auth]`
     pub auth: Auth,
+    /// `[hooks]`
+    pub hooks: Hooks,
     /// `[events]`
     pub events: Events,
     /// `[log]`

@@ -133,6 +133,7 @@ impl Dev {
             config: live,
             client: origin.client().clone(),
             events: origin.events(),
+            audit: origin.audit(),
             inquiries: origin.inquiries().clone(),
             refused: origin.refused().clone(),
             metrics,

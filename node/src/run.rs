@@ -41,6 +41,7 @@ pub async fn run(sources: Sources) -> anyhow::Result<()> {
         config: shown,
         client: node.client().clone(),
         events: node.events(),
+        audit: node.audit(),
         inquiries: node.inquiries().clone(),
         refused: node.refused().clone(),
         metrics,

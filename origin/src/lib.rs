@@ -70,6 +70,8 @@ pub struct Config {
     pub region: wire::Region,
     /// Rooms this node may be the home of.
     pub max_rooms: usize,
+    /// The application's back-end, where it is asked and told.
+    pub hooks: Option<hooks::Hooks>,
 }
 
 impl Default for Config {
@@ -84,6 +86,7 @@ impl Default for Config {
             rooms: sequencer::Config::default(),
             region: wire::Region::default(),
             max_rooms: 10_000,
+            hooks: None,
         }
     }
 }
@@ -134,6 +137,7 @@ impl Origin {
             feed: config.feed,
             publish_grace: config.publish_grace,
             ledger: config.rooms.ledger.clone(),
+            hooks: config.hooks.clone(),
             region: config.region,
         };
         let rooms = Registry::new(
@@ -153,6 +157,7 @@ impl Origin {
             client,
             links,
             rooms: Arc::clone(&rooms),
+            hooks: config.hooks,
         };
         let address = config.rtmp.listen;
         let listen = |source| Error::Listen { address, source };

@@ -11,6 +11,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use cluster::Client;
 use cluster::access::{Access, Bars, Brought, Denied, Pass};
+use hooks::{Decision, Hooks, Kind};
 use tracing::warn;
 use wire::control::{Bar, FOR_GOOD, KeyVerdict};
 use wire::links::Links;
@@ -56,6 +57,7 @@ pub(crate) struct Publisher {
     pub(crate) client: Client,
     pub(crate) links: Links,
     pub(crate) rooms: Arc<Registry>,
+    pub(crate) hooks: Option<Hooks>,
 }
 
 /// What let a push in.
@@ -115,6 +117,33 @@ impl Publisher {
         Err(Refusal::denied(format!("the key for {room} {why}")))
     }
 
+    /// Asks the application whether this push may be. What is returned tells it of the end when dropped.
+    async fn ask(
+        &self,
+        request: &PublishRequest,
+        credential: &Credential,
+        push: u64,
+    ) -> Result<Option<Told>, Refusal> {
+        let Some(hooks) = &self.hooks else { return Ok(None) };
+        let user = match credential {
+            Credential::Token(pass) => pass.claims().user.clone().unwrap_or_default(),
+            Credential::Open | Credential::Key => String::new(),
+        };
+        let room = &request.room;
+        let event = hooks::Event {
+            address: Some(request.peer),
+            user,
+            protocol: "rtmp",
+            session: format!("{push:016x}"),
+            query: request.query.clone(),
+            ..hooks::Event::new(Kind::Publish, room.app(), room.name())
+        };
+        match hooks.decide(event.clone()).await {
+            Decision::Allow => Ok(Some(Told { hooks: hooks.clone(), event })),
+            Decision::Deny(why) => Err(Refusal::denied(why)),
+        }
+    }
+
     /// The refusal of pushes to a room that is barred.
     fn forbidden(&self, room: &RoomId) -> Option<Refusal> {
         let bar = self.access.bars.push(room, now().as_secs())?;
@@ -122,10 +151,24 @@ impl Publisher {
     }
 }
 
+/// A push that the application knows of; dropped, it is told of the end.
+struct Told {
+    hooks: Hooks,
+    event: hooks::Event,
+}
+
+impl Drop for Told {
+    fn drop(&mut self) {
+        let event = hooks::Event { kind: Kind::Unpublish, ..self.event.clone() };
+        self.hooks.notify(event);
+    }
+}
+
 impl Publishes for Publisher {
     async fn open(&self, request: PublishRequest) -> Result<Publication, Refusal> {
         let publish = rand::random::<u64>().max(1);
         let credential = self.authenticate(&request, publish).await?;
+        let told = self.ask(&request, &credential, publish).await?;
         let (publication, intake) = Publication::new();
         let kicker = intake.kicker();
         let pushed = Pushed {
@@ -139,14 +182,19 @@ impl Publishes for Publisher {
         let (links, rooms) = (self.links.clone(), Arc::clone(&self.rooms));
         let room = request.room.clone();
         Relay::open(links, rooms, request.room, pushed).await?;
+        let bars = Arc::clone(&self.access.bars);
         // Ends with the push.
-        tokio::spawn(watch_over(kicker, room, credential, Arc::clone(&self.access.bars)));
+        tokio::spawn(async move {
+            watch_over(&kicker, room, credential, bars).await;
+            kicker.released().await;
+            drop(told);
+        });
         Ok(publication)
     }
 }
 
 /// Ends a push whose room is barred or whose token is taken back; ends with the push.
-async fn watch_over(kicker: Kicker, room: RoomId, credential: Credential, bars: Arc<Bars>) {
+async fn watch_over(kicker: &Kicker, room: RoomId, credential: Credential, bars: Arc<Bars>) {
     let mut changes = bars.changes();
     let barred = async {
         loop {

@@ -55,6 +55,8 @@ pub(crate) struct Config {
     pub(crate) publish_grace: Duration,
     /// Where events are kept.
     pub(crate) ledger: Option<Handle>,
+    /// Where rooms' beginnings and ends are told.
+    pub(crate) hooks: Option<hooks::Hooks>,
     /// Where this node stands.
     pub(crate) region: Region,
 }
@@ -140,7 +142,8 @@ impl Room {
         let span = info_span!("room", room = %grant.room, epoch = %grant.epoch);
         let core = Core::new(&grant, past, config, Arc::clone(metrics));
         let (ledger, region) = (config.ledger.clone(), config.region.clone());
-        let witness = Witness::new(ledger, grant.room.clone(), region);
+        let told = (ledger, config.hooks.clone());
+        let witness = Witness::new(told, grant.room.clone(), region);
         let confirmed = Arc::new(AtomicU64::new(authority.pauses()));
         let room = Arc::new(Self {
             feed: core.feed().clone(),

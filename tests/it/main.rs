@@ -2,6 +2,7 @@
 
 mod access;
 mod audit;
+mod backend;
 mod crowd;
 mod documents;
 mod events;

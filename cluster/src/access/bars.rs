@@ -133,6 +133,13 @@ impl Bars {
         is_older(Barred::Rooms(room.to_string())) || is_older(Barred::Rooms(app))
     }
 
+    /// Whether the token of this id has been taken back.
+    #[must_use]
+    pub fn revokes_id(&self, id: &str, now_s: u64) -> bool {
+        let table = self.table.read();
+        table.on_tokens > 0 && table.holds(&Barred::Token(id.to_owned()), now_s).is_some()
+    }
+
     fn version(&self) -> u64 {
         *self.changed.borrow()
     }

@@ -32,7 +32,7 @@ use wire::{
     inquiry::{RoomFacts, RoomState},
 };
 
-use super::{CONTROL_TIMEOUT, Shown, problem::Problem, version, view};
+use super::{CONTROL_TIMEOUT, Shown, openapi, problem::Problem, version, view};
 use crate::config::value::host_port;
 
 /// The RTMP port of a node that says no other (RTMP 1.0, section 1).
@@ -48,6 +48,7 @@ type Answer<T> = Result<T, Problem>;
 pub(super) fn routes() -> Router<Shown> {
     Router::new()
         .route("/api/v1/version", get(version))
+        .route("/api/v1/openapi.json", get(openapi))
         .merge(cluster::routes())
         .merge(events::routes())
         .merge(talk::routes())

@@ -8,6 +8,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use cluster::access::{AdminScope, Bars, verify_admin};
 use http::{HeaderMap, StatusCode, header};
 
 use super::problem::Problem;
@@ -34,22 +35,48 @@ pub enum Door {
     Api,
 }
 
-/// Checks one request.
+/// Who calls, and what they may do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Principal {
+    /// Who, for the audit: the name in the token, else what kind of caller it is.
+    pub name: String,
+    /// The id of the token, if it is one with scopes.
+    pub token: Option<String>,
+    /// What the token allows; none allows everything.
+    scopes: Option<Vec<AdminScope>>,
+}
+
+impl Principal {
+    fn unlimited(name: &str) -> Self {
+        Self { name: name.to_owned(), token: None, scopes: None }
+    }
+
+    /// Whether they may do what needs `scope`.
+    #[must_use]
+    pub fn may(&self, scope: AdminScope) -> bool {
+        self.scopes.as_ref().is_none_or(|scopes| scopes.contains(&scope))
+    }
+}
+
+/// Checks one request, at `now_s` in seconds since 1970.
 ///
 /// # Errors
 /// The problem to answer with, and the reason to count.
 pub fn check(
     door: Door,
-    admin: &Admin,
+    (admin, bars): (&Admin, &Bars),
     caller: Caller,
     headers: &HeaderMap,
-) -> Result<(), (&'static str, Problem)> {
+    now_s: u64,
+) -> Result<Principal, (&'static str, Problem)> {
     if let Some(sent) = bearer(headers) {
-        return match &admin.token {
-            Some(token) if same(token, sent) => Ok(()),
-            Some(_) => Err(("token", unauthorized("the bearer token is wrong"))),
-            None => Err(("token", unauthorized(NO_TOKEN_SET))),
+        let Some(token) = &admin.token else {
+            return Err(("token", unauthorized(NO_TOKEN_SET)));
         };
+        if same(token, sent) {
+            return Ok(Principal::unlimited("admin"));
+        }
+        return scoped(token, bars, sent, now_s);
     }
     let trusted = door == Door::Admin && !admin.require_token && is_local(caller, headers);
     if !trusted {
@@ -62,8 +89,27 @@ pub fn check(
     }
     match from_elsewhere(headers) {
         Some(what) => Err(("origin", Problem::new(StatusCode::FORBIDDEN, what))),
-        None => Ok(()),
+        None => Ok(Principal::unlimited("local")),
     }
+}
+
+/// A caller with a token that was signed with the admin token.
+fn scoped(
+    admin: &Secret,
+    bars: &Bars,
+    sent: &[u8],
+    now_s: u64,
+) -> Result<Principal, (&'static str, Problem)> {
+    let wrong = |what: &str| ("token", unauthorized(what));
+    let sent = std::str::from_utf8(sent).map_err(|_| wrong("the bearer token is wrong"))?;
+    let claims = verify_admin(sent, admin.reveal(), now_s).map_err(|denied| match denied {
+        cluster::access::Denied::Expired => wrong("the bearer token has expired"),
+        _ => wrong("the bearer token is wrong"),
+    })?;
+    if bars.revokes_id(&claims.id, now_s) {
+        return Err(wrong("the bearer token has been revoked"));
+    }
+    Ok(Principal { name: claims.name, token: Some(claims.id), scopes: Some(claims.scopes) })
 }
 
 const NO_TOKEN_SET: &str = "this caller needs a token, and the node has none: set TIDEWATER_ADMIN__TOKEN in its environment";
@@ -144,9 +190,12 @@ mod tests {
     }
 
     fn status(door: Door, admin: &Admin, peer: &str, sent: &[(&'static str, &str)]) -> Option<u16> {
-        check(door, admin, caller(peer), &headers(sent)).err().map(|(_, p)| p.status().as_u16())
+        check(door, (admin, &Bars::default()), caller(peer), &headers(sent), NOW_S)
+            .err()
+            .map(|(_, p)| p.status().as_u16())
     }
 
+    const NOW_S: u64 = 1_795_000_000;
     const LOCAL: &str = "127.0.0.1:5000";
     const REMOTE: &str = "10.0.0.9:5000";
 
@@ -172,6 +221,28 @@ mod tests {
         // A wrong token is wrong from loopback too: a script that sends one wants to know.
         let sent = [("authorization", "Bearer nope")];
         assert_eq!(status(Door::Admin, &admin, LOCAL, &sent), Some(401));
+    }
+
+    #[test]
+    fn a_token_with_scopes_is_good_for_those() {
+        let admin = admin(Some("s3cret"), true);
+        let claims = cluster::access::AdminClaims {
+            name: "shop".to_owned(),
+            scopes: vec![AdminScope::Read],
+            expires_s: NOW_S,
+            issued_s: NOW_S,
+            id: "j1".to_owned(),
+        };
+        let token = cluster::access::sign_admin(&claims, "s3cret").unwrap();
+        let bearer = format!("Bearer {token}");
+        let sent = headers(&[("authorization", &bearer)]);
+        let bars = Bars::default();
+        let at = |now_s| check(Door::Api, (&admin, &bars), caller(REMOTE), &sent, now_s);
+        let principal = at(NOW_S).unwrap();
+        assert_eq!((principal.name.as_str(), principal.token.as_deref()), ("shop", Some("j1")));
+        assert!(principal.may(AdminScope::Read) && !principal.may(AdminScope::Keys));
+        assert_eq!(at(NOW_S + 3600).unwrap_err().1.status(), StatusCode::UNAUTHORIZED);
+        assert!(Principal::unlimited("admin").may(AdminScope::Cluster));
     }
 
     #[test]

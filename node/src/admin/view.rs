@@ -5,8 +5,9 @@
 mod access;
 
 pub use self::access::{
-    AllForbidden, CreatedKey, CreatedToken, Forbidden, Key, KeyTerms, Keys, NewForbidden, NewKey,
-    NewToken, Obs, Play, Push, Revocation, Revocations, RoomOpened, RoomWanted, Rotation,
+    AllForbidden, CreatedKey, CreatedToken, Forbidden, Key, KeyTerms, Keys, NewAdminToken,
+    NewForbidden, NewKey, NewToken, Obs, Play, Push, Revocation, Revocations, RoomOpened,
+    RoomWanted, Rotation,
 };
 use http::HeaderName;
 use serde::{Deserialize, Serialize};

@@ -10,7 +10,7 @@ use super::{
     table::{or_dash, table},
 };
 use crate::{
-    admin::view::{CreatedToken, NewToken, Revocation, Revocations},
+    admin::view::{CreatedToken, NewAdminToken, NewToken, Revocation, Revocations},
     config::Sources,
 };
 
@@ -31,6 +31,19 @@ pub(super) enum Command {
         name: Option<String>,
         /// How long it is valid, as in 90s, 10m, 24h
         #[arg(long, value_name = "TIME", default_value = "1h", value_parser = lifetime)]
+        ttl: Duration,
+        #[command(flatten)]
+        ask: Ask,
+    },
+    /// Sign a token for a caller of the API, with some scopes
+    Admin {
+        /// Who holds it, for the audit
+        name: String,
+        /// What it allows: read, rooms, keys, moderate, cluster; may be repeated
+        #[arg(long = "scope", required = true)]
+        scopes: Vec<String>,
+        /// How long it is valid, as in 24h, 30d
+        #[arg(long, value_name = "TIME", default_value = "30d", value_parser = lifetime)]
         ttl: Duration,
         #[command(flatten)]
         ask: Ask,
@@ -87,6 +100,17 @@ pub(super) enum Role {
 pub(super) fn execute(command: Command, sources: Sources) -> anyhow::Result<()> {
     match command {
         Command::Create { .. } => create(command, sources),
+        Command::Admin { name, scopes, ttl, ask } => {
+            let expires_unix_s = (crate::when::now_ms() / 1000).saturating_add(ttl.as_secs());
+            let body = NewAdminToken { name, scopes, expires_unix_s };
+            let made: CreatedToken =
+                Client::new(&ask, sources)?.post("/api/v1/admin-tokens", &body)?;
+            match ask.json {
+                true => println!("{}", serde_json::to_string(&made)?),
+                false => println!("{}", made.token),
+            }
+            Ok(())
+        }
         Command::Revoke { which, reason, ask } => {
             let Which { id, user, room } = which;
             let body = Revocation { token: id, user, room, reason, ..Revocation::default() };

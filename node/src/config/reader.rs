@@ -19,8 +19,8 @@ use super::{
     Config, VOTER_COUNTS,
     layers::{Place, Problem, Problems, Settings},
     sections::{
-        Admin, Api, Auth, Cluster, ControlNode, EventStore, Events, Hls, Http, Log, LogFormat,
-        Node, Role, Room, Route, Rtmp, Secret, Tls, TxSecrets,
+        Admin, Api, Auth, Cluster, ControlNode, EventStore, Events, Hls, Hooks, Http, Log,
+        LogFormat, Node, Role, Room, Route, Rtmp, Secret, Tls, TxSecrets,
     },
     value::{Value, host_port},
 };
@@ -67,33 +67,9 @@ pub(super) fn compose(settings: Settings) -> Result<Config, Problems> {
             window: read.integer("hls.window") as u32,
         },
         route: Route { distances: read.distances(), redirect: read.flag("route.redirect") },
-        room: Room {
-            publish_grace: read.duration("room.publish_grace"),
-            cache_bytes: read.integer("room.cache") as usize,
-            max_tick: read.duration("room.max_tick"),
-            chat_per_second: Some(read.integer("room.chat_per_second") as u32).filter(|n| *n > 0),
-            open_gifts: read.flag("room.open_gifts"),
-            max_guests_per_address: read.integer("room.max_guests_per_address") as u32,
-            filter: read.path("room.filter"),
-            shop_key: read.optional("room.shop_key").map(Secret::new),
-        },
-        auth: Auth {
-            publish_open: read.text("auth.publish") == "open",
-            allow_guests: read.flag("auth.allow_guests"),
-            token_secret: read.secret("auth.token_secret"),
-            jwks: read.path("auth.jwks"),
-            issuer: read.optional("auth.issuer"),
-            audience: read.optional("auth.audience"),
-            tx_push: TxSecrets {
-                key: read.secret("auth.tx_push_key"),
-                backup: read.secret("auth.tx_push_backup_key"),
-            },
-            tx_play: TxSecrets {
-                key: read.secret("auth.tx_play_key"),
-                backup: read.secret("auth.tx_play_backup_key"),
-            },
-            tx_grace: read.duration("auth.tx_grace"),
-        },
+        room: read.room(),
+        auth: read.auth(),
+        hooks: read.hooks(),
         events: read.events(),
         log: read.log(),
         settings: settings.clone(),
@@ -109,6 +85,39 @@ struct Reader<'a> {
 }
 
 impl Reader<'_> {
+    fn room(&self) -> Room {
+        Room {
+            publish_grace: self.duration("room.publish_grace"),
+            cache_bytes: self.integer("room.cache") as usize,
+            max_tick: self.duration("room.max_tick"),
+            chat_per_second: Some(self.integer("room.chat_per_second") as u32).filter(|n| *n > 0),
+            open_gifts: self.flag("room.open_gifts"),
+            max_guests_per_address: self.integer("room.max_guests_per_address") as u32,
+            filter: self.path("room.filter"),
+            shop_key: self.optional("room.shop_key").map(Secret::new),
+        }
+    }
+
+    fn auth(&self) -> Auth {
+        Auth {
+            publish_open: self.text("auth.publish") == "open",
+            allow_guests: self.flag("auth.allow_guests"),
+            token_secret: self.secret("auth.token_secret"),
+            jwks: self.path("auth.jwks"),
+            issuer: self.optional("auth.issuer"),
+            audience: self.optional("auth.audience"),
+            tx_push: TxSecrets {
+                key: self.secret("auth.tx_push_key"),
+                backup: self.secret("auth.tx_push_backup_key"),
+            },
+            tx_play: TxSecrets {
+                key: self.secret("auth.tx_play_key"),
+                backup: self.secret("auth.tx_play_backup_key"),
+            },
+            tx_grace: self.duration("auth.tx_grace"),
+        }
+    }
+
     fn node(&mut self) -> Node {
         let id = self.optional("node.id").and_then(|id| self.parsed("node.id", NodeId::new(&id)));
         let region = Region::new(&self.text("node.region"));
@@ -155,6 +164,29 @@ impl Reader<'_> {
             }
         }
         distances
+    }
+
+    fn hooks(&mut self) -> Hooks {
+        let mut kinds = BTreeSet::new();
+        for name in self.list("hooks.events") {
+            let known = hooks::Kind::by_name(&name);
+            let why = || format!("has {name:?}, which is no event");
+            kinds.extend(self.parsed("hooks.events", known.ok_or_else(why)));
+        }
+        let url = self.optional("hooks.url");
+        if let Some(Err(why)) = url.as_deref().map(hooks::Target::parse) {
+            self.problem("hooks.url", format!("cannot be used: {why}"));
+        }
+        Hooks {
+            url,
+            secret: self.secret("hooks.secret"),
+            kinds,
+            srs: self.text("hooks.format") == "srs",
+            timeout: self.duration("hooks.timeout"),
+            fail_open: self.text("hooks.on_failure") == "allow",
+            allow_private: self.flag("hooks.allow_private"),
+            ca: self.path("hooks.ca"),
+        }
     }
 
     fn events(&mut self) -> Events {

@@ -200,6 +200,27 @@ pub struct TxSecrets {
     pub backup: Option<Secret>,
 }
 
+/// `[hooks]`: the application's back-end.
+#[derive(Debug, Clone)]
+pub struct Hooks {
+    /// Where it is asked and told; none is off.
+    pub url: Option<String>,
+    /// What signs requests.
+    pub secret: Option<Secret>,
+    /// What it is asked and told.
+    pub kinds: BTreeSet<hooks::Kind>,
+    /// Whether requests and answers have the form of SRS.
+    pub srs: bool,
+    /// How long it may take.
+    pub timeout: Duration,
+    /// Whether something is allowed when it gives no answer.
+    pub fail_open: bool,
+    /// Whether it may be on loopback or in a private network.
+    pub allow_private: bool,
+    /// The certificates that sign its own.
+    pub ca: Option<PathBuf>,
+}
+
 /// `[events]`: where gifts and events are kept.
 #[derive(Debug, Clone)]
 pub struct Events {

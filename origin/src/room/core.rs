@@ -396,6 +396,7 @@ mod tests {
             feed: media::feed::Limits::default(),
             publish_grace: Duration::from_secs(10),
             ledger: None,
+            hooks: None,
             region: wire::Region::default(),
         };
         let metrics = Arc::new(Metrics::register(&prometheus::Registry::new()).unwrap());

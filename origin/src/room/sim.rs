@@ -149,6 +149,7 @@ impl World {
             // Longer than all faults together, so that no stream ends.
             publish_grace: Duration::from_secs(60),
             ledger: None,
+            hooks: None,
             region: wire::Region::default(),
         };
         let mut faults: Vec<(u64, Fault)> = (0..rng.random_range(3..9))

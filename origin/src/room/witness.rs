@@ -1,11 +1,12 @@
 //! Tells the ledger when the room begins and ends here, and who publishes when.
 //!
 //! In: the incumbent after each turn of the room's loop. Out: events, which the ledger keeps if it has
-//! room for them. Decides nothing.
+//! room for them, and of the room's beginning and end the application's back-end. Decides nothing.
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use hooks::{Hooks, Kind};
 use wire::events::{AddressClass, ClientKind};
 use wire::{Region, RoomId};
 
@@ -15,6 +16,7 @@ use crate::sequencer::ledger::{Event, EventKind, Handle};
 /// Watches one room. Dropped, it says that the room is over.
 pub(super) struct Witness {
     ledger: Option<Handle>,
+    hooks: Option<Hooks>,
     room: RoomId,
     region: Region,
     publisher: Option<(PublishId, SocketAddr)>,
@@ -22,8 +24,13 @@ pub(super) struct Witness {
 
 impl Witness {
     /// Says that the room begins here.
-    pub(super) fn new(ledger: Option<Handle>, room: RoomId, region: Region) -> Self {
-        let witness = Self { ledger, room, region, publisher: None };
+    pub(super) fn new(
+        (ledger, hooks): (Option<Handle>, Option<Hooks>),
+        room: RoomId,
+        region: Region,
+    ) -> Self {
+        let witness = Self { ledger, hooks, room, region, publisher: None };
+        witness.tell(Kind::RoomStart);
         witness.note(EventKind::RoomStart, None);
         witness
     }
@@ -38,6 +45,12 @@ impl Witness {
         }
         if let Some((_, source)) = publisher {
             self.note(EventKind::Publish, Some(source.ip()));
+        }
+    }
+
+    fn tell(&self, kind: Kind) {
+        if let Some(hooks) = &self.hooks {
+            hooks.notify(hooks::Event::new(kind, self.room.app(), self.room.name()));
         }
     }
 
@@ -60,6 +73,7 @@ impl Drop for Witness {
     fn drop(&mut self) {
         self.see(None);
         self.note(EventKind::RoomEnd, None);
+        self.tell(Kind::RoomEnd);
     }
 }
 
@@ -102,7 +116,7 @@ mod tests {
     fn every_beginning_has_its_end() {
         let book = Arc::<Book>::default();
         let room = RoomId::parse("live/a").unwrap();
-        let mut witness = Witness::new(Some(book.clone()), room, Region::default());
+        let mut witness = Witness::new((Some(book.clone()), None), room, Region::default());
         let (one, two) = ("127.0.0.1:1".parse().unwrap(), "10.0.0.1:1".parse().unwrap());
         for publisher in [None, Some((1, one)), Some((1, one)), Some((2, two))] {
             witness.see(publisher);

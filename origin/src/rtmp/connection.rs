@@ -39,7 +39,7 @@ const WRITE_TIME: Duration = Duration::from_secs(10);
 const ROOM_TIME: Duration = Duration::from_secs(10);
 /// After our last word, how long and how much is read and thrown away: closing a socket with unread
 /// input would destroy that word on its way (RFC 1122 section 4.2.2.13).
-const LINGER_TIME: Duration = Duration::from_secs(2);
+const LINGER_TIME: Duration = Duration::from_millis(800);
 const LINGER_BYTES: usize = 4 * 1024 * 1024;
 /// Where the timer stands while nothing is due.
 const NEVER: Duration = Duration::from_secs(24 * 3600);

@@ -4,7 +4,7 @@
 //! in the answer that makes it and nowhere else.
 
 use axum::{
-    Json, Router,
+    Extension, Json, Router,
     body::Bytes,
     extract::{Path, Query, State, rejection::QueryRejection},
     response::{IntoResponse, Response},
@@ -17,7 +17,7 @@ use wire::{
 };
 
 use super::{Answer, Page, asked, json, limit, next_page, optional_json, page, push_host, room_id};
-use crate::admin::{Shown, problem::Problem, view};
+use crate::admin::{Shown, audit::Subject, problem::Problem, view};
 
 /// Longest time that a key goes on opening after another took its place.
 const MAX_OVERLAP_S: u32 = 30 * 86_400;
@@ -95,7 +95,8 @@ async fn created(
     let ::cluster::NewKey { id, key } = made;
     let push_url = format!("rtmp://{}/{room}?token={key}", push_host(shown, headers).await?);
     let created = view::CreatedKey { id: id.to_string(), room: room.to_string(), key, push_url };
-    Ok((StatusCode::CREATED, Json(created)).into_response())
+    let subject = Subject(format!("{room} {id}"));
+    Ok((StatusCode::CREATED, Extension(subject), Json(created)).into_response())
 }
 
 fn terms(asked: &view::KeyTerms) -> Answer<KeyTerms> {

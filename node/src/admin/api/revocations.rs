@@ -4,7 +4,7 @@
 //! node hears by its watch: sessions that such a token let in end, and it lets nobody in again.
 
 use axum::{
-    Json, Router,
+    Extension, Json, Router,
     body::Bytes,
     extract::{Query, State, rejection::QueryRejection},
     response::{IntoResponse, Response},
@@ -15,7 +15,7 @@ use serde::Deserialize;
 use wire::control::{Bar, Barred, MAX_BARRED_BYTES};
 
 use super::{Answer, Page, asked, json, limit, next_page, page, tokens::MAX_LIFETIME};
-use crate::admin::{Shown, problem::Problem, view};
+use crate::admin::{Shown, audit::Subject, problem::Problem, view};
 use crate::when::now_ms;
 
 /// The routes, unguarded.
@@ -55,7 +55,8 @@ async fn revoke(State(shown): State<Shown>, headers: HeaderMap, body: Bytes) -> 
     let bar = Bar { before_unix_s, until_unix_s, set_unix_s: now_s, reason: new.reason };
     asked(shown.client.set_bar(&on, Some(bar.clone()))).await?;
     tracing::info!(?on, "tokens revoked by the operator");
-    Ok((StatusCode::CREATED, Json(revocation(&on, &bar))).into_response())
+    let subject = Subject(format!("{on:?}"));
+    Ok((StatusCode::CREATED, Extension(subject), Json(revocation(&on, &bar))).into_response())
 }
 
 async fn pardon(

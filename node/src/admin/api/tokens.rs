@@ -1,10 +1,13 @@
-//! `/api/v1/tokens`: tokens signed with the cluster's secret.
+//! `/api/v1/tokens`: tokens signed with the cluster's secret; `/api/v1/admin-tokens`: those of callers of this
+//! API, signed with the admin token.
 
 use std::time::Duration;
 
-use ::cluster::access::{Audience, Capability, Claims, Role, Scope, sign};
+use ::cluster::access::{
+    AdminClaims, AdminScope, Audience, Capability, Claims, Role, Scope, sign, sign_admin,
+};
 use axum::{
-    Json, Router,
+    Extension, Json, Router,
     body::Bytes,
     extract::State,
     response::{IntoResponse, Response},
@@ -14,15 +17,20 @@ use http::{HeaderMap, StatusCode};
 use wire::RoomId;
 
 use super::{Answer, json};
-use crate::admin::{Shown, problem::Problem, view};
+use crate::admin::{Shown, audit::Subject, problem::Problem, view};
 use crate::config::Config;
 use crate::when::now_ms;
 
 /// Longest life of a token: a leaked one is of use until then.
 pub(super) const MAX_LIFETIME: Duration = Duration::from_secs(366 * 86_400);
 
+/// Longest name of who holds an admin token: that of an event's column.
+const MAX_NAME_BYTES: usize = 128;
+
 pub(super) fn routes() -> Router<Shown> {
-    Router::new().route("/api/v1/tokens", post(create))
+    Router::new()
+        .route("/api/v1/tokens", post(create))
+        .route("/api/v1/admin-tokens", post(create_admin))
 }
 
 /// For whom a token is.
@@ -38,7 +46,42 @@ async fn create(State(shown): State<Shown>, headers: HeaderMap, body: Bytes) -> 
     let holder = Holder { role: role(&new.role)?, user: new.user, name: new.name };
     let config = shown.config.borrow().clone();
     let made = signed(&config, scope, holder, new.expires_unix_s)?;
-    Ok((StatusCode::CREATED, Json(made)).into_response())
+    let subject = Subject(format!("token {}", made.id));
+    Ok((StatusCode::CREATED, Extension(subject), Json(made)).into_response())
+}
+
+/// Signs a token for a caller of the API itself.
+async fn create_admin(
+    State(shown): State<Shown>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Answer<Response> {
+    let view::NewAdminToken { name, scopes, expires_unix_s } = json(&headers, &body)?;
+    let now_s = now_ms() / 1000;
+    let scopes = scopes.iter().map(|scope| scope.parse::<AdminScope>());
+    let scopes = scopes.collect::<Result<Vec<_>, _>>().map_err(Problem::bad_request)?;
+    if !(1..=MAX_NAME_BYTES).contains(&name.len()) || scopes.is_empty() {
+        let what = format!("give a name of 1 to {MAX_NAME_BYTES} bytes, and scopes");
+        return Err(Problem::bad_request(what));
+    }
+    if expires_unix_s <= now_s || expires_unix_s - now_s > MAX_LIFETIME.as_secs() {
+        return Err(Problem::bad_request("expires_unix_s: from now on, within a year"));
+    }
+    let config = shown.config.borrow().clone();
+    let Some(admin) = &config.admin.token else {
+        let why =
+            "admin.token is not set; these tokens are signed with it: set TIDEWATER_ADMIN__TOKEN";
+        return Err(Problem::new(StatusCode::CONFLICT, why));
+    };
+    let id = format!("{:032x}", rand::random::<u128>());
+    let claims =
+        AdminClaims { name, scopes, expires_s: expires_unix_s, issued_s: now_s, id: id.clone() };
+    let token = sign_admin(&claims, admin.reveal())
+        .map_err(|error| Problem::new(StatusCode::CONFLICT, error.to_string()))?;
+    tracing::info!(name = claims.name, id, expires_unix_s, "admin token created");
+    let subject = Subject(format!("admin token {id} for {}", claims.name));
+    let made = view::CreatedToken { token, id, expires_unix_s };
+    Ok((StatusCode::CREATED, Extension(subject), Json(made)).into_response())
 }
 
 /// Signs a token with the cluster's secret. Each has an id of its own and says when it was issued, so that

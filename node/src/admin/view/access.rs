@@ -96,7 +96,19 @@ pub struct NewToken {
     pub expires_unix_s: u64,
 }
 
-/// The answer to `POST /api/v1/tokens`.
+/// `POST /api/v1/admin-tokens`: who may call this API, and for what.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NewAdminToken {
+    /// Who, for the audit.
+    pub name: String,
+    /// `read`, `rooms`, `keys`, `moderate`, `cluster`.
+    pub scopes: Vec<String>,
+    /// When it ends, in seconds since 1970.
+    pub expires_unix_s: u64,
+}
+
+/// The answer to `POST /api/v1/tokens` and `POST /api/v1/admin-tokens`.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CreatedToken {
     /// The token.
