@@ -77,6 +77,8 @@ pub(super) struct Conductor {
     again: Option<Instant>,
     pause_ms: u64,
     refusals: u32,
+    /// The home has let us in; the counters that follow the past have not come yet.
+    is_let_in: bool,
     pending: HashMap<u64, Asked>,
     next_request: u64,
     present_ms: u64,
@@ -96,6 +98,7 @@ impl Conductor {
             again: Some(Instant::now()),
             pause_ms: FIRST_PAUSE_MS,
             refusals: 0,
+            is_let_in: false,
             pending: HashMap::new(),
             next_request: 0,
             present_ms: 0,
@@ -163,6 +166,7 @@ impl Conductor {
         match entered {
             Ok(link) => {
                 self.link = Some(link);
+                self.is_let_in = false;
                 self.present_ms = 0;
                 self.is_anonymous = true;
                 self.likes_told = 0;
@@ -200,9 +204,12 @@ impl Conductor {
             FromHome::Said { request, verdict } => self.answer(request, verdict).await,
             FromHome::NotHome { .. } | FromHome::NoRoom | FromHome::Busy => self.lose(),
             said => {
-                let entered = matches!(said, FromHome::Entered { .. });
+                let is_whole = matches!(said, FromHome::Counters(_));
+                self.is_let_in |= matches!(said, FromHome::Entered { .. });
                 self.hub.core.lock().hear(self.hub.now_ms(), said);
-                if entered {
+                // What the home has of the past comes between the two: who came in before it would be
+                // told that there is none.
+                if is_whole && std::mem::take(&mut self.is_let_in) {
                     self.pause_ms = FIRST_PAUSE_MS;
                     self.refusals = 0;
                     if !matches!(*self.hub.phase.borrow(), Phase::Carried) {
