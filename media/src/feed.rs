@@ -208,7 +208,8 @@ impl Feed {
     /// Applies a batch of entries: they become visible to readers together, once the bytes of every
     /// part among them are here. What is already known changes nothing. A batch that opens several
     /// segments waits only for those of the last two. What a later home takes back stays published
-    /// until it has said as much itself, so that the head of the stream never goes down.
+    /// until it has said as much itself, so that the head of the stream never goes down; nor is there no
+    /// playlist where there was one.
     ///
     /// # Errors
     /// When an entry contradicts the manifest, or too many batches wait. Entries before the faulty
@@ -489,10 +490,25 @@ impl State {
         (then.head().msn, then.head().parts) >= hold || then.status() == Status::Ended
     }
 
+    /// Whether a playlist that there was is still there, or another, once the first `count` batches are
+    /// published: a home that knows nothing of the past says so before it has anything to list.
+    fn keeps_playlist(&self, count: usize) -> bool {
+        let begins_anew =
+            |entry: &Entry| matches!(entry, Entry::Header(header) if header.constants.is_none());
+        let entries = || self.pending.iter().take(count).flat_map(|p| p.batch.iter());
+        if !self.published.is_playable() || !entries().any(begins_anew) {
+            return true;
+        }
+        let mut then = self.published.clone();
+        // What `said` has taken, `published` takes.
+        let taken = entries().all(|entry| then.apply(entry).is_ok());
+        !taken || then.is_playable() || then.status() == Status::Ended
+    }
+
     /// Publishes every leading batch whose bytes are all here. Returns whether there was one.
     fn advance(&mut self) -> bool {
         let ready = self.pending.iter().take_while(|p| self.is_ready(p)).count();
-        if ready == 0 || !self.makes_up(ready) {
+        if ready == 0 || !self.makes_up(ready) || !self.keeps_playlist(ready) {
             return false;
         }
         self.hold = None;

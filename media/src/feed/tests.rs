@@ -267,3 +267,41 @@ fn a_new_home_without_a_past_jumps_forward() {
     assert_eq!(manifest.last().unwrap().config.tracks, next.tracks);
     assert!(matches!(feed.segment(Epoch(7), Msn(10)), Lookup::Ready(_)), "still fetchable");
 }
+
+#[test]
+fn a_playlist_stays_until_a_home_without_a_past_has_another() {
+    let feed = feed();
+    say_segment(&feed, 10);
+    let before = feed.manifest();
+    assert!(before.is_playable());
+    let anew = Header { constants: None, ..header(9) };
+    let opened = SegmentOpen {
+        msn: Msn(500),
+        epoch: Epoch(9),
+        config: 1,
+        discontinuity: false,
+        pdt_ms: 0,
+        start: TrackTimes { video: Some(0), audio: None },
+        first_part: PartNumber(9),
+    };
+    feed.apply(vec![
+        Entry::Header(anew),
+        Entry::Window(WindowStart { first: Msn(500), discontinuity_sequence: 500 }),
+        Entry::Config(config(1)),
+        Entry::Open(opened),
+    ])
+    .unwrap();
+    for i in 0..2 {
+        assert!(feed.push(Msn(500), i, frame(u64::from(i) * FRAME, i == 0)).unwrap());
+    }
+    feed.apply(vec![part(500, 9, 2, 2 * FRAME)]).unwrap();
+    assert_eq!(feed.manifest(), before, "the list that was there is still there");
+    assert!(matches!(feed.segment(Epoch(7), Msn(10)), Lookup::Ready(_)));
+
+    let duration = 2 * 3_000;
+    let closed = Entry::Close(SegmentClose { msn: Msn(500), duration });
+    feed.apply(vec![Entry::Header(header(9)), closed]).unwrap();
+    let manifest = feed.manifest();
+    assert!(manifest.is_playable());
+    assert_eq!((manifest.header().epoch, manifest.window().first), (Epoch(9), Msn(500)));
+}

@@ -3,7 +3,7 @@
 //! In: subscribers that come to a node which has just become the home, and say what they have. Out: the
 //! past of the stream from the one that has most, and its bytes, which go into the new feed while the
 //! stream goes on. Which one that is, is settled when as many have come as the earlier home had, or
-//! after [`SETTLE_TIME`].
+//! [`SETTLE_TIME`] after the first, which is waited for longer: without one the stream's past is lost.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,8 +26,12 @@ use wire::service::StreamKind;
 use crate::error::Error;
 use crate::room::{Past, Room};
 
-/// How long subscribers of the earlier home are waited for.
+/// How long further subscribers of the earlier home are waited for.
 const SETTLE_TIME: Duration = Duration::from_millis(500);
+
+/// How long the first of them is waited for: one whose own control node has died with the home learns of
+/// the new one only when it has missed the heartbeats of both. A push waits less than it may.
+const FIRST_TIME: Duration = Duration::from_millis(1_500);
 
 /// How long one of them may take to tell its manifest.
 const MANIFEST_TIMEOUT: Duration = Duration::from_secs(1);
@@ -85,8 +89,10 @@ impl Candidates {
 
     /// Waits until all that are expected have come, or long enough; the one that has most is first.
     async fn settled(&self) -> Vec<Candidate> {
-        let deadline = Instant::now() + SETTLE_TIME;
+        let begun = Instant::now();
         while !self.is_complete() {
+            let first = self.come.lock().iter().map(|candidate| candidate.came).min();
+            let deadline = first.map_or(begun + FIRST_TIME, |came| came.max(begun) + SETTLE_TIME);
             if timeout_at(deadline, self.news.notified()).await.is_err() {
                 break;
             }

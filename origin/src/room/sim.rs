@@ -97,6 +97,8 @@ struct Home {
     bring_at_ms: u64,
     /// The push of the past, if one may go on.
     past: Option<(u64, u64)>,
+    /// The epoch of the past.
+    past_epoch: u64,
 }
 
 /// A room about to be opened.
@@ -361,6 +363,7 @@ impl World {
             core,
             donors: candidates.iter().map(|(edge, incarnation, _)| (*edge, *incarnation)).collect(),
             bring_at_ms,
+            past_epoch: donor.as_ref().map_or(0, |past| past.manifest.header().epoch.0),
             past: mark.zip(donor.map(|past| past.age_ms)),
         });
     }

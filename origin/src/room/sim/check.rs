@@ -25,6 +25,8 @@ pub(super) struct Counts {
     begun: u64,
     parts: u64,
     segments: u64,
+    /// Feeds that edges gave up.
+    given_up: u64,
 }
 
 impl Counts {
@@ -34,6 +36,7 @@ impl Counts {
         self.begun += other.begun;
         self.parts += other.parts;
         self.segments += other.segments;
+        self.given_up += other.given_up;
     }
 }
 
@@ -72,6 +75,11 @@ impl Checker {
             self.counts.begun += 1;
             *self.begun.entry(epoch).or_default() += 1;
         }
+    }
+
+    /// An edge found that what it has and what a home says cannot both be.
+    pub(super) fn gave_up(&mut self) {
+        self.counts.given_up += 1;
     }
 
     /// Another home goes on with the stream.
@@ -217,6 +225,9 @@ fn never_lowered(before: &Manifest, now: &Manifest) -> Result<(), String> {
         || now.window().discontinuity_sequence < before.window().discontinuity_sequence
     {
         return Err(format!("the window, {:?} to {:?}", before.window(), now.window()));
+    }
+    if before.is_playable() && !now.is_playable() {
+        return Err(format!("the playlist: none is left after {was:?}"));
     }
     if (is.msn, is.parts) < (was.msn, was.parts) {
         return Err(format!("the head, {was:?} to {is:?}"));

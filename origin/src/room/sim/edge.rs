@@ -44,6 +44,8 @@ struct Link {
     node: usize,
     epoch: u64,
     heard_ms: u64,
+    /// The edge knows of a home that this one, by its donor, does not: what they say may not agree.
+    is_ahead: bool,
     cursor: LogCursor,
     entries: VecDeque<(u64, Vec<Entry>)>,
     streams: BTreeMap<Msn, Stream>,
@@ -172,10 +174,11 @@ impl World {
         }
         let at_ms = self.now_ms + self.rng.random_range(LATENCY_MS);
         let (epoch, heard_ms) = (home.epoch, self.now_ms);
+        let is_ahead = resume.is_some_and(|resume| resume.epoch.0 > home.past_epoch);
         let entries = VecDeque::from([(at_ms, dump)]);
         let edge = &mut self.edges[index];
         edge.subscribers = count;
-        edge.link = Some(Link { node, epoch, heard_ms, cursor, entries, streams });
+        edge.link = Some(Link { node, epoch, heard_ms, is_ahead, cursor, entries, streams });
         Ok(true)
     }
 
@@ -226,8 +229,16 @@ impl World {
             if batch.iter().any(|entry| matches!(entry, Entry::Part(_))) {
                 edge.last_part_ms = now_ms;
             }
-            feed.apply(batch)
-                .map_err(|error| format!("edge {index} gives its feed up: {error}"))?;
+            if let Err(error) = feed.apply(batch) {
+                if !link.is_ahead {
+                    return Err(format!("edge {index} gives its feed up: {error}"));
+                }
+                // Its readers are let go, and start over with another.
+                let (incarnation, hear_at_ms) = (edge.incarnation + 1, edge.hear_at_ms);
+                *edge = Edge { hear_at_ms, cut: edge.cut, ..Edge::new(incarnation) };
+                self.checker.gave_up();
+                return Ok(());
+            }
         }
         for (msn, stream) in &mut link.streams {
             while let Some((at_ms, frame)) = stream.under_way.front() {
