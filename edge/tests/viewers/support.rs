@@ -117,7 +117,8 @@ impl Default for TestSource {
             rooms: Mutex::default(),
             opened: AtomicUsize::new(0),
             kept: Arc::default(),
-            gate: Semaphore::new(Semaphore::MAX_PERMITS),
+            // As many as one call can acquire: who takes them all has closed it.
+            gate: Semaphore::new(u32::MAX as usize),
             fetcher: Arc::default(),
             failure: Mutex::default(),
             unready: Mutex::default(),
